@@ -45,13 +45,22 @@ class System:
     facets: Mapping[str, str] = field(default_factory=dict)
     world: str = "assistant"
     """The embedded world it is shown on when no other is asked for."""
+    on_worlds: Mapping[str, Any] = field(default_factory=dict)
+    """Options and training settings that suit the embedded worlds' tiny models where the defaults, which are
+    the paper's and meant for large ones, do not. Shown in run.yaml; flags override them."""
     claim: Claim | None = None
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """What the recipe needs, from its signature."""
+        """What the recipe takes, from its signature."""
         parameters = list(inspect.signature(self.recipe).parameters.values())[1:]
         return tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """The inputs it can do without (their default is None)."""
+        parameters = inspect.signature(self.recipe).parameters
+        return tuple(name for name in self.inputs if parameters[name].default is None)
 
     @property
     def options(self) -> Mapping[str, inspect.Parameter]:
@@ -89,12 +98,13 @@ def system(
     family: str,
     paper: str = "",
     world: str = "assistant",
+    on_worlds: Mapping[str, Any] | None = None,
     **facets: str,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a recipe. Keys are those of the field's index: acronyms clash, keys do not."""
 
     def register(recipe: Callable[..., Any]) -> Callable[..., Any]:
-        entry = System(key, title, family, recipe, number, paper, facets, world)
+        entry = System(key, title, family, recipe, number, paper, facets, world, on_worlds or {})
         unknown = [name for name in entry.inputs if name not in INPUTS]
         if unknown:
             raise TypeError(f"recipe {key!r} asks for {unknown}; inputs are {sorted(INPUTS)}")

@@ -328,9 +328,28 @@ def ranking(slate: Slate, best_first: Sequence[int], **values: float | tuple[flo
     return Contrast(slate, tuple(best_first), (CHOSEN, *middle, REJECTED), values)
 
 
-def group(slate: Slate, members: Sequence[int], roles: Sequence[int], **values: float | tuple[float, ...]) -> Contrast:
+def group(
+    slate: Slate, members: Sequence[int], roles: Sequence[int], **values: float | tuple[float, ...]
+) -> Contrast:
     """Any set of candidates with roles: chosen and rejected sets, scored groups."""
     return Contrast(slate, tuple(members), tuple(roles), values)
+
+
+def beside(a: Slate, b: Slate) -> Slate:
+    """One slate with the candidates of both, and the columns of both (None where a side lacks one)."""
+    if a.prompt != b.prompt:
+        raise ValueError("slates of different prompts")
+    shift = len(a)
+    moved = [replace(c, parent=None if c.parent is None else c.parent + shift) for c in b.candidates]
+    feedback: dict[str, Feedback] = {}
+    for name in dict.fromkeys([*a.feedback, *b.feedback]):
+        of_a, of_b = a.feedback.get(name), b.feedback.get(name)
+        kind = (of_a or of_b).kind  # type: ignore[union-attr]
+        left = of_a.values if of_a else (None,) * len(a)
+        right = of_b.values if of_b else (None,) * len(b)
+        if kind != "table":
+            feedback[name] = Feedback(kind, left + right)
+    return Slate(a.prompt, a.candidates + tuple(moved), feedback, {**b.meta, **a.meta})
 
 
 def prompt_to_json(prompt: Prompt) -> Any:

@@ -1,0 +1,178 @@
+"""What training changes: the weights and the optimiser, with their checkpoints; and how a module is made ready."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prefine.engine import processes
+from prefine.engine.checkpoint import (
+    Checkpoint,
+    load_optimizer_tensors,
+    newest_step,
+    optimizer_tensors,
+    read_checkpoint,
+    save_checkpoint,
+)
+from prefine.engine.metrics import Log
+from prefine.engine.optim import optimizer_for, parameter_groups, set_learning_rate
+from prefine.engine.settings import TrainSettings
+from prefine.errors import InputError
+from prefine.objectives.scores import Objective
+
+
+class Learner:
+    """The modules in training and their optimiser.
+
+    An objective that is an ``nn.Module`` is trained along; its attribute ``lr`` is the learning rate of its
+    own parameters (the settings' otherwise).
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        objective: Objective,
+        settings: TrainSettings,
+        run: Mapping[str, Any],
+        directory: Path | None,
+    ) -> None:
+        self.settings, self.directory = settings, directory
+        self.run = {"settings": settings.fingerprint(), **run}
+        self.modules = {"policy": module}
+        groups = parameter_groups(module.parameters(), settings, settings.lr)
+        if isinstance(objective, nn.Module):
+            self.modules["objective"] = objective.to(_device(module))
+            own_lr = float(getattr(objective, "lr", settings.lr))
+            groups += parameter_groups(objective.parameters(), settings, own_lr)
+        if not groups:
+            raise InputError(
+                "nothing to train: every parameter of the model is frozen",
+                remedy="unfreeze the model, or add an adapter (LoRA)",
+            )
+        for m in self.modules.values():
+            processes.same_start(m)
+        self.parameters = [p for group in groups for p in group["params"]]
+        self.optimizer = optimizer_for(groups, settings)
+        self.optimizer.zero_grad()
+
+    def set_learning_rate(self, factor: float) -> None:
+        set_learning_rate(self.optimizer, factor)
+
+    def gradient_norm(self) -> float:
+        """Add the gradients of all processes up, clip them, and say how long they were before."""
+        processes.sum_gradients(self.parameters)
+        limit = float("inf") if self.settings.clip is None else self.settings.clip
+        return float(nn.utils.clip_grad_norm_(self.parameters, limit))
+
+    def step(self) -> None:
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def weights(self) -> dict[str, Tensor]:
+        """What training can change: trainable parameters, and buffers that are saved with a model."""
+        found: dict[str, Tensor] = {}
+        for prefix, module in self.modules.items():
+            # every name of every parameter, tied ones under all their names: what is left are buffers
+            named = {n for n, _ in module.named_parameters(remove_duplicate=False)}
+            trainable = {n: p for n, p in module.named_parameters() if p.requires_grad}
+            buffers = {n: b for n, b in module.state_dict().items() if n not in named}
+            found |= {f"{prefix}.{n}": t for n, t in (trainable | buffers).items() if isinstance(t, Tensor)}
+        return found
+
+    def save(self, step: int, log: Log) -> None:
+        """A checkpoint after ``step`` steps, written by the first process."""
+        if self.directory is None or processes.rank() != 0:
+            return
+        optimizer = {f"optimizer.{n}": t for n, t in optimizer_tensors(self.optimizer).items()}
+        state = {"run": self.run, "log": log.state}
+        save_checkpoint(self.directory, Checkpoint(step, self.weights() | optimizer, state))
+
+    def restore(self) -> tuple[int, Mapping[str, Any] | None]:
+        """(steps done, state of the log) from the newest whole checkpoint of the same run, else (0, None)."""
+        if self.directory is None:
+            return 0, None
+        step = processes.first(newest_step(self.directory) if processes.rank() == 0 else 0)
+        if step == 0:
+            return 0, None
+        checkpoint = read_checkpoint(self.directory, step)
+        weights = self.weights()
+        optimizer = {n: t for n, t in checkpoint.tensors.items() if n.startswith("optimizer.")}
+        if checkpoint.state["run"] != self.run or checkpoint.tensors.keys() - optimizer.keys() != weights.keys():
+            return 0, None
+        with torch.no_grad():
+            for name, tensor in weights.items():
+                tensor.copy_(checkpoint.tensors[name])
+        load_optimizer_tensors(self.optimizer, {n.removeprefix("optimizer."): t for n, t in optimizer.items()})
+        return step, checkpoint.state["log"]
+
+
+def autocast(module: nn.Module, precision: str) -> contextlib.AbstractContextManager[Any]:
+    """The forward's precision: bfloat16 by autocast (weights stay as they are), or as the weights are."""
+    device = _device(module).type
+    has_it = device == "cuda" and torch.cuda.is_bf16_supported()
+    wanted = precision == "bfloat16" or (precision == "auto" and has_it)
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=wanted)
+
+
+@contextlib.contextmanager
+def ready_to_train(module: nn.Module, settings: TrainSettings) -> Iterator[None]:
+    """Dropout on only if asked for, gradient checkpointing on if asked for; both off again afterwards."""
+    checkpointing = settings.gradient_checkpointing
+    if checkpointing:
+        _switch_checkpointing(module, on=True)
+    module.train(settings.dropout)
+    quiet = (
+        _layers_awake_without_dropout(module) if checkpointing and not settings.dropout else contextlib.nullcontext()
+    )
+    try:
+        with quiet:
+            yield
+    finally:
+        module.eval()
+        if checkpointing:
+            _switch_checkpointing(module, on=False)
+
+
+def _switch_checkpointing(module: nn.Module, *, on: bool) -> None:
+    switch = getattr(module, f"gradient_checkpointing_{'enable' if on else 'disable'}", None)
+    if switch is None:
+        if on:
+            raise InputError(
+                f"{type(module).__name__} has no gradient checkpointing", remedy="leave gradient_checkpointing off"
+            )
+        return
+    if on:
+        switch(gradient_checkpointing_kwargs={"use_reentrant": False})
+    else:
+        switch()
+
+
+@contextlib.contextmanager
+def _layers_awake_without_dropout(module: nn.Module) -> Iterator[None]:
+    """transformers checkpoints a layer only in training mode, where some layers drop out by themselves.
+
+    So those layers alone go to training mode, with their own dropout rates at 0 meanwhile.
+    """
+    before: list[tuple[nn.Module, str, float]] = []
+    for layer in module.modules():
+        if getattr(layer, "gradient_checkpointing", False):
+            layer.training = True
+            for name, value in vars(layer).items():
+                if "dropout" in name and isinstance(value, float):
+                    before.append((layer, name, value))
+    for layer, name, _ in before:
+        setattr(layer, name, 0.0)
+    try:
+        yield
+    finally:
+        for layer, name, value in before:
+            setattr(layer, name, value)
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next((p.device for p in module.parameters()), torch.device("cpu"))

@@ -1,0 +1,311 @@
+"""The trainer: one loop for every differentiable policy and every objective.
+
+A step takes ``batch_size`` contrasts of a seeded permutation, cuts them into micro-batches by tokens, and
+adds up their gradients. What a loss is averaged over (``Scores.totals``) is counted over the whole step
+before the first forward, over all processes, so the gradient is that of the uncut step however it was cut.
+
+    result = train(policy, contrasts, dpo(beta=0.1), references={"reference": logps})
+
+The policy is trained in place. With a ``checkpoint_dir`` a run that was killed goes on where it was and ends
+in the same bits. Rows of metrics are the same bits too, apart from the names that begin with "time/".
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from prefine.engine import processes
+from prefine.engine.batch import collate_contrasts, microbatches, row_lengths
+from prefine.engine.checkpoint import random_state_kept, seeded
+from prefine.engine.learner import Learner, autocast, ready_to_train
+from prefine.engine.metrics import Log, figure_names, figures
+from prefine.engine.optim import factor
+from prefine.engine.settings import TrainSettings
+from prefine.errors import InputError, RunStopped
+from prefine.objectives.scores import UNITS, Objective, Scores, traits
+from prefine.policies.base import Batch, Policy
+from prefine.slate import Contrast, prompt_text
+
+References = Mapping[str, Sequence[Sequence[np.ndarray]]]
+"""Name -> contrast -> member -> log-probabilities of its response tokens."""
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What training gives besides the trained policy: a row of metrics for every ``log_every`` steps."""
+
+    metrics: tuple[Metrics, ...]
+    steps: int
+
+
+def train(
+    policy: Policy,
+    contrasts: Sequence[Contrast],
+    objective: Objective,
+    *,
+    references: References | None = None,
+    settings: TrainSettings | None = None,
+    checkpoint_dir: Path | None = None,
+    progress: Callable[[Metrics], None] | None = None,
+) -> TrainResult:
+    """Minimise the mean of ``objective`` over ``contrasts``, changing ``policy`` in place.
+
+    ``contrasts`` and the references are indexed, never copied: memory does not grow with the data.
+    ``progress`` is called with every row of metrics, after the checkpoint of that step is safe.
+    """
+    settings = settings or TrainSettings()
+    references = dict(references or {})
+    module = _check(policy, contrasts, objective, references)
+    steps = settings.steps(len(contrasts))
+    about = {"contrasts": len(contrasts), "references": sorted(references)}
+    learner = Learner(module, objective, settings, run=about, directory=checkpoint_dir)
+    start, state = learner.restore()
+    log = Log(figure_names(references), state)
+    saved_at = time.perf_counter()
+
+    with random_state_kept(), ready_to_train(module, settings):
+        for step in range(start, steps):
+            seeded(settings.seed, step, processes.rank())
+            lr_factor = factor(settings.schedule, step, steps, settings.warmup)
+            learner.set_learning_rate(lr_factor)
+
+            # This process's part of the step, and how much of every unit the whole step has.
+            indices = step_indices(step, len(contrasts), settings)
+            micros = _microbatches(policy, contrasts, indices, objective, settings)
+            totals = step_totals([m.batch for m in micros])
+
+            measured: list[Tensor] = []
+            try:
+                for micro in micros:
+                    with autocast(module, settings.precision):
+                        scores = score(policy, micro, references, objective, totals)
+                    loss = _loss(objective, scores)
+                    loss.backward()
+                    measured.append(figures(scores, loss))
+                gradient_norm = learner.gradient_norm()
+            except (MemoryError, RuntimeError) as error:
+                learner.optimizer.zero_grad()
+                if not is_out_of_memory(error):
+                    raise
+                learner.save(step, log)
+                raise _out_of_memory(step, micros, settings) from error
+
+            # One transfer from the device a step: [:, 0, 0] are the losses of the micro-batches.
+            figures_KM2 = torch.stack(measured).cpu() if measured else torch.zeros(0, len(log.names), 2)
+            bad = _not_finite(micros, figures_KM2[:, 0, 0], gradient_norm)
+            *sums, tokens, stop = processes.summed(
+                [*figures_KM2.sum(0).flatten().tolist(), sum(m.tokens for m in micros), len(bad)]
+            )
+            if stop:
+                learner.optimizer.zero_grad()
+                learner.save(step, log)
+                raise _not_a_number(step, bad, contrasts)
+            learner.step()
+
+            done = step + 1
+            log.add(sums, tokens=tokens, grad_norm=gradient_norm, lr=settings.lr * lr_factor)
+            row = None
+            if done % settings.log_every == 0 or done == steps:
+                epoch = done / settings.steps_per_epoch(len(contrasts))
+                row = log.close_row(step=done, steps=steps, epoch=epoch)
+            overdue = settings.save_seconds and time.perf_counter() - saved_at > settings.save_seconds
+            if done < steps and (done % settings.save_every == 0 or overdue):
+                learner.save(done, log)
+                saved_at = time.perf_counter()
+            if progress is not None and row is not None:
+                progress(dict(row))
+    return TrainResult(tuple(log.rows), steps)
+
+
+@dataclass(frozen=True)
+class Micro:
+    """A micro-batch: which contrasts it holds, and their rows."""
+
+    indices: tuple[int, ...]
+    batch: Batch
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(row.prompt) + len(row.response) for row in self.batch.rows)
+
+
+def step_indices(step: int, contrasts: int, settings: TrainSettings) -> list[int]:
+    """The contrasts of a step: a slice of the epoch's permutation, which comes from (seed, epoch) alone."""
+    epoch, place = divmod(step, settings.steps_per_epoch(contrasts))
+    here = slice(place * settings.batch_size, (place + 1) * settings.batch_size)
+    if not settings.shuffle:
+        return list(range(contrasts))[here]
+    order = np.random.default_rng([settings.seed, epoch]).permutation(contrasts)
+    return [int(i) for i in order[here]]
+
+
+def _microbatches(
+    policy: Policy,
+    contrasts: Sequence[Contrast],
+    indices: Sequence[int],
+    objective: Objective,
+    settings: TrainSettings,
+) -> list[Micro]:
+    """This process's contrasts of the step, encoded and cut by the token budget."""
+    whole = traits(objective)[2]
+    mine = processes.share(indices, whole=whole)
+    here = [contrasts[i] for i in mine]
+    rows = [policy.encode(contrast, settings.limits) for contrast in here]
+    cut = [list(range(len(mine)))] if whole else microbatches(row_lengths(rows), settings.tokens_per_microbatch)
+    return [Micro(tuple(mine[i] for i in places), collate_contrasts(here, rows, places)) for places in cut if places]
+
+
+def step_totals(batches: Sequence[Batch]) -> dict[str, float]:
+    """Every unit a mean can be over, counted over the step's micro-batches and all processes."""
+    bare = [_bare_scores(batch) for batch in batches]
+    counts = [sum(scores.count(unit) for scores in bare) for unit in UNITS]
+    return dict(zip(UNITS, processes.summed(counts), strict=True))
+
+
+def _bare_scores(batch: Batch) -> Scores:
+    """Scores without any forward, to count with."""
+    return Scores(
+        logp_NT=torch.zeros_like(batch.mask_NT),
+        mask_NT=batch.mask_NT,
+        role_N=batch.role_N,
+        group_N=batch.group_N,
+        prompt_tokens_N=_prompt_tokens(batch),
+    )
+
+
+def _prompt_tokens(batch: Batch) -> Tensor:
+    return torch.tensor([float(len(row.prompt)) for row in batch.rows], dtype=batch.mask_NT.dtype)
+
+
+def score(
+    policy: Policy,
+    micro: Micro,
+    references: References,
+    objective: Objective,
+    totals: Mapping[str, float],
+) -> Scores:
+    """One forward, joined with what is known beforehand."""
+    batch = micro.batch
+    reads_prompt = traits(objective)[1]
+    logp_NT, prompt_logp_N = policy.logp(batch, with_prompt=reads_prompt)
+    like: dict[str, Any] = {"device": logp_NT.device, "dtype": logp_NT.dtype}
+    return Scores(
+        logp_NT=logp_NT,
+        mask_NT=batch.mask_NT.to(**like),
+        role_N=batch.role_N.to(logp_NT.device),
+        group_N=batch.group_N.to(logp_NT.device),
+        references={
+            name: _reference_NT(name, [logps[i] for i in micro.indices], batch).to(**like)
+            for name, logps in references.items()
+        },
+        values={name: value.to(**like) for name, value in batch.values.items()},
+        prompt_logp_N=prompt_logp_N,
+        prompt_tokens_N=_prompt_tokens(batch).to(**like) if reads_prompt else None,
+        totals=totals,
+    )
+
+
+def _loss(objective: Objective, scores: Scores) -> Tensor:
+    """The objective's part of the step's mean; contrasts that it cannot read are the user's to mend."""
+    try:
+        return objective(scores).mean(scores)
+    except (KeyError, ValueError) as error:
+        said = error.args[0] if error.args else error
+        raise InputError(
+            f"the objective cannot learn from these contrasts: {said}",
+            remedy="curate contrasts of the form it needs (pairs, labels, lists, values), or choose another objective",
+        ) from error
+
+
+def _reference_NT(name: str, logps: Sequence[Sequence[np.ndarray]], batch: Batch) -> Tensor:
+    """Stored log-probabilities of a micro-batch, padded as its rows are: a copy, so nothing can move them."""
+    flat = [array for members in logps for array in members]
+    padded = np.zeros(tuple(batch.mask_NT.shape))
+    if len(flat) != len(batch.rows):
+        raise InputError(
+            f"reference {name!r} has {len(flat)} responses where the contrasts have {len(batch.rows)}",
+            remedy="score the reference on the contrasts that are trained on",
+        )
+    for n, (array, row) in enumerate(zip(flat, batch.rows, strict=True)):
+        if len(array) != len(row.mask):
+            raise InputError(
+                f"reference {name!r} has {len(array)} numbers for a response of {len(row.mask)} tokens",
+                remedy="score the reference on the same contrasts, with the same tokenizer, max_length and max_prompt",
+            )
+        padded[n, : len(array)] = array
+    return torch.from_numpy(padded)
+
+
+def _check(policy: Policy, contrasts: Sequence[Contrast], objective: Objective, references: References) -> nn.Module:
+    """The module to train, once it is sure that there is something to train on."""
+    if policy.module is None:
+        raise InputError(f"a policy of kind {policy.kind!r} cannot be trained", remedy="train a model directory")
+    if len(contrasts) == 0:
+        raise InputError(
+            "there are no contrasts to train on", remedy="look at what the curator kept: it may ask for too much"
+        )
+    for name in traits(objective)[0]:
+        if name not in references:
+            there = ", ".join(sorted(references)) or "none"
+            raise InputError(
+                f"the objective needs the reference {name!r} (there: {there})",
+                remedy="give train() a reference: usually the policy that training starts from",
+            )
+    for name, logps in references.items():
+        if len(logps) != len(contrasts):
+            raise InputError(
+                f"reference {name!r} is of {len(logps)} contrasts, training is on {len(contrasts)}",
+                remedy="score the reference on the contrasts that are trained on",
+            )
+    return policy.module
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Memory ran out, on a GPU or on the CPU (where torch says so in the text of a RuntimeError)."""
+    said = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error).lower() for words in said)
+    )
+
+
+def _out_of_memory(step: int, micros: Sequence[Micro], settings: TrainSettings) -> RunStopped:
+    longest = max((len(r.prompt) + len(r.response) for m in micros for r in m.batch.rows), default=0)
+    return RunStopped(
+        f"out of memory in step {step + 1} (tokens_per_microbatch={settings.tokens_per_microbatch}, "
+        f"longest row {longest} tokens)",
+        remedy="lower tokens_per_microbatch, set max_length or gradient_checkpointing=True, or free memory, "
+        "and run again: what is done is kept",
+    )
+
+
+def _not_finite(micros: Sequence[Micro], loss_K: Tensor, gradient_norm: float) -> list[int]:
+    """The contrasts to blame: those of the micro-batches whose loss is no number, else all of the step's."""
+    bad = [m for m, is_finite in zip(micros, torch.isfinite(loss_K).tolist(), strict=True) if not is_finite]
+    if not bad and not np.isfinite(gradient_norm):
+        bad = list(micros)
+    return [i for micro in bad for i in micro.indices]
+
+
+def _not_a_number(step: int, indices: Sequence[int], contrasts: Sequence[Contrast]) -> RunStopped:
+    shown = "; ".join(_named(contrasts[i]) for i in indices[:4]) or "in another process"
+    more = f" and {len(indices) - 4} more" if len(indices) > 4 else ""
+    return RunStopped(
+        f"the loss or its gradient is not a number in step {step + 1}; contrasts of that batch: {shown}{more}",
+        remedy="look at these contrasts (empty or extreme responses, infinite values), or lower lr; the weights "
+        "from before the step are kept",
+    )
+
+
+def _named(contrast: Contrast) -> str:
+    prompt = prompt_text(contrast.prompt(0))[-60:]
+    return f"{contrast.slate.id} ({prompt!r} -> {contrast.response(0)[:60]!r})"

@@ -1,0 +1,184 @@
+"""Measuring a policy: reward, win rate, KL and length of fresh samples; margins and accuracy on held-out pairs.
+
+Everything is estimated over prompts, with the standard error over prompts beside it (``name_se``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prefine.artifacts import Contrasts, PolicyHandle, Slates
+from prefine.judging.base import Judge
+from prefine.slate import Contrast, Slate, point, prompt_text
+
+if TYPE_CHECKING:
+    import random
+
+    from prefine.run import Run
+
+EXCERPTS = 12
+"""How many prompts go into the report with their answers before and after."""
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What a run is measured with: held-out prompts, a judge where there is one, held-out pairs where there
+    are some, and the policy it started from."""
+
+    start: PolicyHandle
+    prompts: Slates | None = None
+    judge: Judge | None = None
+    pairs: Contrasts | None = None
+    n: int = 1
+    temperature: float = 1.0
+
+    def measure(self, run: Run, policy: PolicyHandle, name: str = "held-out") -> dict[str, float]:
+        """Figures of the policy, written to the run's logs as one row."""
+        figures: dict[str, float] = {}
+        if self.prompts is not None:
+            figures |= _samples(run, policy, self.prompts, self.judge, self.start, self.n, self.temperature)
+        if self.pairs is not None:
+            figures |= _pairs(run, policy, self.start, self.pairs)
+        run.record("evaluations.jsonl", {"name": name, "key": policy.key, "figures": figures})
+        return figures
+
+
+def evaluate(
+    run: Run,
+    policy: PolicyHandle,
+    prompts: Slates,
+    *,
+    judge: Judge | None,
+    start: PolicyHandle | None,
+    n: int,
+    name: str,
+    temperature: float,
+) -> dict[str, float]:
+    """``Run.evaluate``: fresh samples on the prompts, judged, compared with those of ``start``."""
+    figures = _samples(run, policy, prompts, judge, start, n, temperature)
+    run.record("evaluations.jsonl", {"name": name, "key": policy.key, "figures": figures})
+    return figures
+
+
+def _samples(
+    run: Run,
+    policy: PolicyHandle,
+    prompts: Slates,
+    judge: Judge | None,
+    start: PolicyHandle | None,
+    n: int,
+    temperature: float,
+) -> dict[str, float]:
+    with _outside_rounds(run):
+        after = _drawn(run, policy, prompts, judge, n, temperature)
+        before = None if start is None else _drawn(run, start, prompts, judge, n, temperature)
+        figures = {
+            **_mean("length", [float(np.mean([_tokens(c) for c in s.candidates])) for s in after]),
+            **_mean("finished", [float(np.mean([c.stop != "length" for c in s.candidates])) for s in after]),
+        }
+        if judge is not None:
+            column = _column(after)
+            figures |= _mean("reward", [_average(s.column(column)) for s in after])
+            if before is not None and start is not None and start.key != policy.key:
+                wins = [beats(a.column(column), b.column(column)) for a, b in zip(after, before, strict=True)]
+                figures |= _mean("win_rate", wins)
+        if start is not None and start.key != policy.key:
+            points = run.curate(after, every_candidate, label="held-out samples as points")
+            own, other = run.logps(policy, points).sums(), run.logps(start, points).sums()
+            kl = [o[0] - s[0] for o, s in zip(own, other, strict=True)]
+            figures |= _mean("kl", [float(np.mean(kl[i : i + n])) for i in range(0, len(kl), n)])
+    if before is not None:
+        _excerpts(run, before, after, judge is not None)
+    return figures
+
+
+def _drawn(run: Run, policy: PolicyHandle, prompts: Slates, judge: Judge | None, n: int, temperature: float) -> Slates:
+    slates = run.sample(policy, prompts, n=n, temperature=temperature, role="evaluation", label="held-out samples")
+    return slates if judge is None else run.judge(slates, judge, label="held-out judgement")
+
+
+def _pairs(run: Run, policy: PolicyHandle, start: PolicyHandle, pairs: Contrasts) -> dict[str, float]:
+    """How the policy ranks held-out pairs, and where their log-probabilities went."""
+    with _outside_rounds(run):
+        own = np.asarray(run.logps(policy, pairs, label="score held-out pairs").sums())
+        base = np.asarray(run.logps(start, pairs, label="score held-out pairs").sums())
+    ratio = own - base
+    figures = {**_mean("pair_chosen_logp", own[:, 0]), **_mean("pair_rejected_logp", own[:, 1])}
+    figures |= _mean("pair_ranking_accuracy", (own[:, 0] > own[:, 1]).astype(float))
+    if policy.key != start.key:
+        margin = ratio[:, 0] - ratio[:, 1]
+        figures |= _mean("pair_margin", margin)
+        figures |= _mean("pair_accuracy", np.where(margin == 0, 0.5, margin > 0).astype(float))
+    return figures
+
+
+def beats(ours: Sequence[float | None], theirs: Sequence[float | None]) -> float:
+    """Share of all couples (ours, theirs) that ours wins; a tie is half a win.
+
+    >>> beats([1.0, 0.0], [0.0])
+    0.75
+    """
+    couples = [(a, b) for a in ours for b in theirs if a is not None and b is not None]
+    if not couples:
+        return math.nan
+    return sum(1.0 if a > b else 0.5 if a == b else 0.0 for a, b in couples) / len(couples)
+
+
+def every_candidate(slates: Iterable[Slate], rng: random.Random) -> Iterator[Contrast]:
+    """A curator: each finished response as a point of its own."""
+    for slate in slates:
+        for leaf in slate.leaves():
+            yield point(slate, leaf, good=True)
+
+
+def _mean(name: str, values: Iterable[float]) -> dict[str, float]:
+    """Mean and standard error, NaN (abstentions) left out."""
+    x = np.asarray(list(values), dtype=float)
+    x = x[np.isfinite(x)]
+    if not len(x):
+        return {}
+    error = float(x.std(ddof=1) / math.sqrt(len(x))) if len(x) > 1 else 0.0
+    return {name: float(x.mean()), f"{name}_se": error}
+
+
+def _average(values: Sequence[float | None]) -> float:
+    known = [v for v in values if v is not None]
+    return float(np.mean(known)) if known else math.nan
+
+
+def _column(slates: Slates) -> str:
+    """The judge's score column: the last one that holds numbers."""
+    return [name for name, column in slates[0].feedback.items() if column.kind == "score"][-1]
+
+
+def _tokens(candidate: Any) -> int:
+    return len(candidate.tokens) if candidate.tokens is not None else len(candidate.text.split())
+
+
+def _excerpts(run: Run, before: Slates, after: Slates, judged: bool) -> None:
+    column = _column(after) if judged else None
+    for a, b, _ in zip(before, after, range(EXCERPTS), strict=False):
+        row: dict[str, Any] = {
+            "prompt": prompt_text(a.prompt),
+            "before": a.response(0),
+            "after": b.response(0),
+        }
+        if column is not None:
+            row |= {"before_score": a.column(column)[0], "after_score": b.column(column)[0]}
+        run.record("samples.jsonl", row)
+
+
+@contextlib.contextmanager
+def _outside_rounds(run: Run) -> Iterator[None]:
+    """Held-out samples of the same policy are the same in every round, so they are drawn once."""
+    now, run.round = run.round, None
+    try:
+        yield
+    finally:
+        run.round = now

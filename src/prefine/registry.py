@@ -1,0 +1,71 @@
+"""Parts by name: how the command line finds an objective, a judge or a curator, and checks its options."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+from prefine.errors import InputError
+
+T = TypeVar("T")
+
+
+def look_up(kind: str, table: Mapping[str, Any], name: str) -> Any:
+    """The entry of that name, or an error with suggestions ("length_gap" is the same as "length-gap")."""
+    wanted = name.strip().lower().replace("_", "-")
+    if wanted in table:
+        return table[wanted]
+    close = get_close_matches(wanted, table, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
+    raise InputError(f"there is no {kind} {name!r}", remedy=f"{hint}there are: {', '.join(sorted(table))}")
+
+
+def make(kind: str, factory: Callable[..., Any], name: str, options: Mapping[str, Any]) -> Any:
+    """Call a factory with options, after checking them against its signature."""
+    known = inspect.signature(factory).parameters
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        there = ", ".join(known) or "none"
+        raise InputError(
+            f"{kind} {name!r} has no option {', '.join(map(repr, unknown))}",
+            remedy=f"its options are: {there}",
+        )
+    missing = [n for n, p in known.items() if p.default is p.empty and n not in options]
+    if missing:
+        raise InputError(f"{kind} {name!r} needs {', '.join(map(repr, missing))}", remedy=f"give {missing[0]}=...")
+    return factory(**options)
+
+
+def one_of(option: str, given: str, allowed: Mapping[str, T]) -> T:
+    """What an option's word stands for.
+
+    >>> one_of("side", "left", {"left": -1, "right": 1})
+    -1
+    """
+    if given not in allowed:
+        raise InputError(f"{option}={given!r} is not known", remedy=f"use one of: {', '.join(allowed)}")
+    return allowed[given]
+
+
+def positive(**options: float) -> None:
+    """Every option a number above zero, or an error that names it."""
+    for name, value in options.items():
+        if not (isinstance(value, int | float) and 0 < value < math.inf):
+            raise InputError(f"{name}={value!r} is not a positive number", remedy=f"give {name} above 0")
+
+
+def at_least(least: float, **options: float) -> None:
+    """Every option a finite number not below ``least``."""
+    for name, value in options.items():
+        if not (isinstance(value, int | float) and least <= value < math.inf):
+            raise InputError(f"{name}={value!r} is below {least}", remedy=f"give {name} of at least {least}")
+
+
+def between(low: float, high: float, **options: float) -> None:
+    """Every option in [low, high)."""
+    for name, value in options.items():
+        if not (isinstance(value, int | float) and low <= value < high):
+            raise InputError(f"{name}={value!r} is not in [{low}, {high})", remedy=f"give {name} in that range")

@@ -1,0 +1,254 @@
+"""What to try next: rules of thumb of the field, each a function of the figures that speaks up or keeps quiet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from prefine.report.figures import (
+    Estimate,
+    Evaluated,
+    Segment,
+    change,
+    main_evaluation,
+    segments,
+)
+from prefine.report.record import Record, get
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What was seen, and what to do about it."""
+
+    title: str
+    seen: str
+    try_: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the rules look at."""
+
+    record: Record
+    evaluations: Sequence[Evaluated]
+    policies: Sequence[Segment]
+
+    @property
+    def start(self) -> Evaluated | None:
+        first = self.evaluations[0] if self.evaluations else None
+        return first if first is not None and first.position == 0 else None
+
+    @property
+    def end(self) -> Evaluated | None:
+        last = self.evaluations[-1] if self.evaluations else None
+        return last if last is not None and last.position > 0 else None
+
+    def ends(self, name: str) -> tuple[Estimate, Estimate] | None:
+        """A figure at the start and at the end, when both are known."""
+        if self.start is None or self.end is None:
+            return None
+        before, after = self.start.of(name), self.end.of(name)
+        return None if before is None or after is None else (before, after)
+
+
+Rule = Callable[[Seen], Advice | None]
+
+
+def advice(record: Record) -> list[Advice]:
+    """Everything the rules have to say, the most pressing first."""
+    seen = Seen(record, main_evaluation(record), [s for s in segments(record) if not s.rewards])
+    return [said for rule in RULES if (said := rule(seen)) is not None]
+
+
+def did_not_end(seen: Seen) -> Advice | None:
+    record = seen.record
+    if record.state not in ("failed", "stopped"):
+        return None
+    why = record.failure or "it was interrupted"
+    return Advice(
+        "Finish it", f"The run did not come to its end: {why}.",
+        "Run the same command again: what is done is reused, and it goes on inside the training it was in.",
+    )  # fmt: skip
+
+
+def not_a_number(seen: Seen) -> Advice | None:
+    for training in seen.policies:
+        bad = [r for r in training.rows if isinstance(r.get("loss"), float) and get(r, "loss") is None]
+        if bad:
+            return Advice(
+                "Stop the divergence", f"The loss became NaN or infinite in “{training.label}”.",
+                "Lower the learning rate, lengthen the warm-up, and look at the batch named in the message.",
+            )  # fmt: skip
+    return None
+
+
+def both_fell(seen: Seen) -> Advice | None:
+    chosen, rejected = change(seen.policies, "chosen_logp"), change(seen.policies, "rejected_logp")
+    if chosen is None or rejected is None or (chosen.direction, rejected.direction) != (-1, -1):
+        return None
+    return Advice(
+        "Hold the chosen responses up",
+        f"Both log-probabilities fell during training (chosen {chosen.amount:+.2f}, rejected "
+        f"{rejected.amount:+.2f}): likelihood displacement. The margin grew because the rejected fell faster.",
+        "Add a likelihood term on the chosen responses (regularised-po, orpo), or regress each side on its own "
+        "target instead of their difference (sppo); pairs whose two responses differ more also help.",
+    )  # fmt: skip
+
+
+def grew_longer(seen: Seen) -> Advice | None:
+    ends = seen.ends("length")
+    if ends is None or ends[0].value <= 0 or ends[1].value < 1.10 * ends[0].value:
+        return None
+    return Advice(
+        "Take length out of the preference",
+        f"Responses grew by {ends[1].value / ends[0].value - 1:.0%}; part of the gain in wins may be length.",
+        "Use a length-regularised margin (ilr-dpo) or a length-normalised objective (simpo), and compare at "
+        "equal length.",
+    )  # fmt: skip
+
+
+def overoptimised(seen: Seen) -> Advice | None:
+    points = [(e, e.of("reward")) for e in seen.evaluations]
+    known = [(e, r) for e, r in points if r is not None]
+    if len(known) < 3:
+        return None
+    best = max(known, key=lambda pair: pair[1].value)
+    last = known[-1]
+    if best[0].position in (0, last[0].position) or not (best[1] - last[1]).clear:
+        return None
+    return Advice(
+        "Stop at the best round",
+        f"The reward was best after {best[0].label} and fell since.",
+        "Run fewer rounds, or keep the policy closer to its start: a larger beta or a lower learning rate.",
+    )
+
+
+def far_for_nothing(seen: Seen) -> Advice | None:
+    if len(seen.evaluations) < 3 or overoptimised(seen) is not None:
+        return None
+    a, b = seen.evaluations[-2:]
+    pairs = [(a.of("kl"), b.of("kl")), (a.of("reward"), b.of("reward"))]
+    if any(x is None or y is None for x, y in pairs):
+        return None
+    (kl_a, kl_b), (reward_a, reward_b) = pairs
+    assert kl_a and kl_b and reward_a and reward_b
+    if kl_b.value < 5.0 or kl_b.value < 1.2 * kl_a.value or (reward_b - reward_a).clear:
+        return None
+    return Advice(
+        "Spend less KL",
+        f"KL to the start went from {kl_a.value:.1f} to {kl_b.value:.1f} in the last round and the reward did "
+        "not follow.",
+        "Raise beta, lower the learning rate, or take a fresh reference less often.",
+    )
+
+
+def nothing_moved(seen: Seen) -> Advice | None:
+    ends = seen.ends("reward")
+    win = seen.end.of("win_rate") if seen.end else None
+    flat = ends is not None and ends[1].se is not None and not (ends[1] - ends[0]).clear
+    even = win is not None and win.se is not None and win.low <= 0.5 <= win.high
+    if not (flat or even) or (win is not None and not even) or (ends is not None and not flat):
+        return None
+    return Advice(
+        "Tell the end from the start",
+        "The end cannot be told from the start by the evaluation: the interval includes no change.",
+        "Evaluate on more prompts first. If it stays so: more pairs, a higher learning rate or a smaller beta.",
+    )
+
+
+def learnt_at_once(seen: Seen) -> Advice | None:
+    for training in seen.policies:
+        values = training.values("accuracy")
+        early = values[: max(2, len(values) // 4)]
+        if len(values) >= 12 and sum(early[-3:]) / len(early[-3:]) >= 0.99:
+            return Advice(
+                "Make the pairs harder",
+                f"“{training.label}” told chosen from rejected almost perfectly within a quarter of its steps.",
+                "Fewer epochs or a lower learning rate; pairs with a smaller gap (a quantile or margin curator); "
+                "or a bounded target (ipo), which does not push a won pair further.",
+            )  # fmt: skip
+    return None
+
+
+def barely_learnt(seen: Seen) -> Advice | None:
+    last = seen.policies[-1].values("accuracy") if seen.policies else []
+    tail = last[-max(1, len(last) // 5) :]
+    if len(last) < 8 or sum(tail) / len(tail) > 0.56:
+        return None
+    return Advice(
+        "Check the preferences",
+        f"Training ended with {sum(tail) / len(tail):.0%} of the pairs ranked right: hardly more than chance.",
+        "More steps or a higher learning rate; if it stays so the labels are noisy or near ties: ask the judge "
+        "twice, drop small gaps, or use an objective that expects noise (dpo with label smoothing, kto).",
+    )
+
+
+def spiky(seen: Seen) -> Advice | None:
+    for training in seen.policies:
+        norms = sorted(training.values("grad_norm"))
+        if len(norms) >= 12 and norms[-1] > 10 * max(norms[len(norms) // 2], 1e-12):
+            return Advice(
+                "Calm the gradient",
+                f"The gradient norm of “{training.label}” peaked at {norms[-1]:.3g}, its median is "
+                f"{norms[len(norms) // 2]:.3g}.",
+                "Clip at about the median, lengthen the warm-up, or look for broken rows with "
+                "`prefine data check`.",
+            )  # fmt: skip
+    return None
+
+
+def few_lessons(seen: Seen) -> Advice | None:
+    for event in reversed(seen.record.verbs):
+        slates, without = get(event, "slates"), get(event, "without")
+        if event.get("verb") == "curate" and slates and without is not None:
+            if without / slates < 0.4:
+                return None
+            return Advice(
+                "Get a lesson from more prompts",
+                f"{without / slates:.0%} of the prompts gave no pair in the last round: their responses were alike "
+                "to the judge.",
+                "Sample more responses a prompt (n), at a higher temperature, or drop prompts already mastered.",
+            )  # fmt: skip
+    return None
+
+
+def judge_abstained(seen: Seen) -> Advice | None:
+    labels = sum(get(e, "labels") or 0 for e in seen.record.verbs if e.get("verb") == "judge")
+    silent = sum(get(e, "abstained") or 0 for e in seen.record.verbs if e.get("verb") == "judge")
+    if silent <= 0.1 * (labels + silent):
+        return None
+    return Advice(
+        "Look at what the judge would not judge",
+        f"It abstained on {silent / (labels + silent):.0%} of the responses.",
+        "See those responses: often they were cut by the token limit or broke the format the judge expects.",
+    )
+
+
+def still_rising(seen: Seen) -> Advice | None:
+    if len(seen.evaluations) < 3:
+        return None
+    a, b = (e.of("reward") or e.of("win_rate") for e in seen.evaluations[-2:])
+    if a is None or b is None or not (b - a).clear or b.value <= a.value:
+        return None
+    return Advice(
+        "Go on",
+        f"The last round still gained (from {a.value:.3g} to {b.value:.3g}).",
+        "Run more rounds: the same command with a larger number goes on from here and pays for nothing twice.",
+    )
+
+
+def went_well(seen: Seen) -> Advice | None:
+    win = seen.end.of("win_rate") if seen.end else None
+    if win is None or win.se is None or win.low <= 0.5:
+        return None
+    return Advice(
+        "Make sure of it",
+        f"It beats its start in {win.value:.0%} of the comparisons, clearly more than half.",
+        "Repeat with two other seeds and with prompts of another source before building on it.",
+    )
+
+
+RULES: tuple[Rule, ...] = (
+    did_not_end, not_a_number, both_fell, grew_longer, overoptimised, far_for_nothing, nothing_moved,
+    learnt_at_once, barely_learnt, spiky, few_lessons, judge_abstained, still_rising, went_well,
+)  # fmt: skip

@@ -1,0 +1,592 @@
+"""A run: the durable verbs that recipes are written in.
+
+Every verb takes artifacts and gives an artifact, stored under a key made of the verb's version, its arguments
+and the keys of its inputs. A verb whose artifact is there and whole does nothing; a verb that was interrupted
+goes on from its last finished part or training checkpoint. So running the same command again is all there is
+to resuming and to caching, and the bits that come out do not depend on how often it was killed.
+
+>>> import tempfile; from prefine.slate import Slate, Candidate, scores, pair
+>>> run = Run(Path(tempfile.mkdtemp()) / "demo")
+>>> slates = run.slates([Slate("2+2=", (Candidate("4"), Candidate("5")))])
+>>> judged = run.judge(slates, lambda slates: [{"gold": scores([1.0, 0.0])} for _ in slates])
+>>> pairs = run.curate(judged, lambda slates, rng: [pair(s, 0, 1) for s in slates])
+>>> len(pairs), pairs[0].response(0)
+(1, '4')
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from prefine.artifacts import Contrasts, Logps, PolicyHandle, Rows, Slates, contrasts_at, slates_at
+from prefine.durable import in_parts, join_logps, line, link_or_copy
+from prefine.errors import InputError
+from prefine.fingerprint import key_of, seed_of
+from prefine.judging.base import Judge
+from prefine.policies.base import Limits, Sampling
+from prefine.slate import Feedback, Slate, beside
+from prefine.store import Store, append_json, lock, read_jsonl, room, write_text
+
+if TYPE_CHECKING:
+    from prefine.curating.base import Curator
+    from prefine.engine.settings import TrainSettings
+    from prefine.evaluation import Yardstick
+    from prefine.objectives.scores import Objective
+
+VERSIONS: Mapping[str, int] = {
+    "slates": 1, "sample": 1, "judge": 1, "curate": 1, "logps": 1, "train": 1, "merge": 1, "policy": 1,
+}  # fmt: skip
+"""Raised when a change to a verb changes what it gives for the same arguments."""
+
+CHUNK = 512
+"""Candidates a part of ``sample`` and ``judge`` holds: what a kill can cost at most."""
+
+
+class Stage(Protocol):
+    """One line of live progress."""
+
+    def update(self, done: float, **figures: float) -> None: ...
+    def end(self, **figures: float) -> None: ...
+
+
+class Progress(Protocol):
+    """Where live progress goes (``report.progress``)."""
+
+    def stage(self, label: str, total: float | None = None) -> Stage: ...
+    def say(self, text: str) -> None: ...
+
+
+class _Quiet:
+    def stage(self, label: str, total: float | None = None) -> _Quiet:
+        return self
+
+    def update(self, done: float, **figures: float) -> None: ...
+    def end(self, **figures: float) -> None: ...
+    def say(self, text: str) -> None: ...
+
+
+class Run:
+    """One run in one directory. Use it as a context manager to hold the directory's lock."""
+
+    def __init__(
+        self,
+        directory: Path | str,
+        *,
+        seed: int = 0,
+        store: Path | str | None = None,
+        settings: TrainSettings | None = None,
+        sampling: Sampling | None = None,
+        placement: Mapping[str, Any] | None = None,
+        adapter: Any = None,
+        progress: Progress | None = None,
+    ) -> None:
+        from prefine.engine.settings import TrainSettings
+
+        self.dir = Path(directory)
+        self.dir.mkdir(parents=True, exist_ok=True)
+        self.seed = seed
+        self.settings = settings or TrainSettings()
+        self.sampling = sampling or Sampling()
+        self.placement = dict(placement or {})
+        self.adapter = adapter
+        """LoRA settings: a policy without an adapter gets one when it is trained first."""
+        self.progress: Progress = progress or _Quiet()
+        self.yardstick: Yardstick | None = None
+        self.round: int | None = None
+        root = store or os.environ.get("PREFINE_STORE") or self.dir.parent / ".store"
+        self.store = Store(Path(root), self.progress.say)
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Run:
+        self._stack.enter_context(lock(self.dir))
+        for log in ("metrics.jsonl", "evaluations.jsonl", "samples.jsonl", "notes.jsonl"):
+            (self.dir / log).unlink(missing_ok=True)  # written again from the artifacts, in the same order
+        self._journal("start", "run")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._journal("done" if error is None else "failed", "run", error="" if error is None else str(error)[:500])
+        self._stack.close()
+
+    # --- bringing things in -------------------------------------------------------------------------------
+
+    def policy(self, path: Path | str) -> PolicyHandle:
+        """A handle on a model directory (or hub name) that exists outside the store."""
+        from prefine.policies import fingerprint_policy
+
+        return PolicyHandle(key_of(policy=fingerprint_policy(path)), Path(path), self.placement)
+
+    def slates(self, slates: Iterable[Slate], label: str = "read") -> Slates:
+        """Slates as an artifact, keyed by their contents."""
+        work = self.dir / "work" / f"incoming-{os.getpid()}"
+        work.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.sha256()
+        count = 0
+        try:
+            with room():
+                with (work / "slates.jsonl").open("wb") as out:
+                    for slate in slates:
+                        row = line(slate.to_json())
+                        digest.update(row)
+                        out.write(row)
+                        count += 1
+                key = key_of(verb="slates", version=VERSIONS["slates"], contents=digest.hexdigest())
+                if self.store.get(key) is None:
+                    self.store.commit(key, work, verb="slates", figures={"slates": count})
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        self._journal("done", "slates", label=label, key=key, figures={"slates": count})
+        return slates_at(key, self.store.path(key))
+
+    # --- the verbs ----------------------------------------------------------------------------------------
+
+    def sample(
+        self,
+        policy: PolicyHandle,
+        prompts: Slates,
+        *,
+        n: int = 1,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        max_tokens: int | None = None,
+        role: str = "current",
+        label: str = "",
+    ) -> Slates:
+        """n candidates from the policy for every prompt, added to what is already on the slates.
+
+        The randomness of a prompt depends on the run's seed, this call's key and the prompt's place alone.
+        ``role`` says who speaks (current, past, future, start, teacher) and is noted on every candidate.
+        """
+        asked = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
+        sampling = dataclasses.replace(self.sampling, n=n, **{k: v for k, v in asked.items() if v is not None})
+        about = {
+            "policy": policy,
+            "prompts": prompts,
+            "sampling": sampling,
+            "role": role,
+            "round": self.round,
+        }
+        key = self._key("sample", seed=self.seed, **about)
+        origin = {"policy": policy.key[:12], "role": role, "round": self.round}
+        tokens = 0
+
+        def chunk(rows: list[Slate], first: int) -> Iterator[dict[str, Any]]:
+            nonlocal tokens
+            seeds = [seed_of(key, first + i) for i in range(len(rows))]
+            drawn = policy.load().sample([s.prompt for s in rows], sampling, seeds)
+            for slate, candidates in zip(rows, drawn, strict=True):
+                tokens += sum(len(c.tokens or c.text.split()) for c in candidates)
+                named = [dataclasses.replace(c, origin={**c.origin, **origin}) for c in candidates]
+                yield slate.with_candidates(named).to_json()
+
+        def make(work: Path, out: Path, stage: Stage) -> dict[str, Any]:
+            started = time.monotonic()
+
+            def tell(done: int) -> None:
+                stage.update(done, tokens_per_second=tokens / max(time.monotonic() - started, 1e-9))
+
+            in_parts(prompts, max(1, CHUNK // n), chunk, work, out / "slates.jsonl", tell)
+            return {"slates": len(prompts), "candidates": n * len(prompts)}
+
+        path = self._make("sample", key, make, label=label or f"sample {n} a prompt", total=len(prompts), role=role)
+        return slates_at(key, path)
+
+    def judge(self, slates: Slates, judge: Judge, *, label: str = "") -> Slates:
+        """The slates with the judge's columns added. Labels given and abstentions are counted."""
+        key = self._key("judge", slates=slates, judge=judge)
+        width = max(1, CHUNK // max(1, len(slates[0]) if len(slates) else 1))
+
+        def chunk(rows: list[Slate], first: int) -> Iterator[dict[str, Any]]:
+            columns = judge(rows)
+            if len(columns) != len(rows):
+                raise InputError(
+                    f"the judge gave feedback on {len(columns)} slates of {len(rows)}",
+                    remedy="a judge returns one mapping of columns for every slate it is given, in order",
+                )
+            for slate, found in zip(rows, columns, strict=True):
+                for name, column in found.items():
+                    slate = slate.with_feedback(name, _finite(slate, name, column))
+                yield slate.to_json()
+
+        def make(work: Path, out: Path, stage: Stage) -> dict[str, Any]:
+            in_parts(slates, width, chunk, work, out / "slates.jsonl", stage.update)
+            before = set(slates[0].feedback) if len(slates) else set()
+            given, abstained = 0, 0
+            for slate in slates_at(key, out):
+                for name in set(slate.feedback) - before:
+                    missing = sum(v is None for v in slate.feedback[name].values)
+                    given, abstained = given + len(slate) - missing, abstained + missing
+            return {"slates": len(slates), "labels": given, "abstained": abstained}
+
+        path = self._make("judge", key, make, label=label or f"judge {_name(judge)}", total=len(slates))
+        abstained = self.store.manifest(key)["figures"]["abstained"]
+        if abstained:
+            self.progress.say(f"judge {_name(judge)} abstained on {abstained} candidates")
+        return slates_at(key, path)
+
+    def curate(
+        self, source: Rows[Any] | tuple[Rows[Any], ...], curator: Callable[..., Iterable[Contrast]], *, label: str = ""
+    ) -> Contrasts:
+        """The contrasts that a curator finds in slates, or makes of contrasts, or of several of them.
+
+        The curator is called as ``curator(rows, rng)``, with one iterable for each artifact given. Finding
+        nothing at all is an error: there would be nothing to learn.
+        """
+        sources = source if isinstance(source, tuple) else (source,)
+        key = self._key("curate", sources=sources, curator=curator, seed=self.seed)
+        total = sum(len(rows) for rows in sources)
+
+        def make(work: Path, out: Path, stage: Stage) -> dict[str, Any]:
+            count = 0
+            with (out / "contrasts.jsonl").open("wb") as file:
+                told = [_told(rows, stage) for rows in sources]
+                for contrast in curator(*told, random.Random(seed_of(key))):
+                    file.write(line(contrast.to_json()))
+                    count += 1
+            return {"from": total, "contrasts": count}
+
+        path = self._make("curate", key, make, label=label or f"curate {_name(curator)}", total=total)
+        contrasts = contrasts_at(key, path)
+        if not len(contrasts):
+            raise InputError(
+                f"{_name(curator)} found no lesson in {total} rows",
+                remedy="sample more or more varied candidates (n, temperature), or check what the judge says of "
+                "them: when all score alike there is nothing to prefer",
+            )
+        return contrasts
+
+    def logps(self, policy: PolicyHandle, contrasts: Contrasts, *, label: str = "") -> Logps:
+        """Token log-probabilities of the contrasts' responses under a policy: computed once, remembered."""
+        limits = self._limits()
+        key = self._key("logps", policy=policy, contrasts=contrasts, limits=limits)
+
+        def make(work: Path, out: Path, stage: Stage) -> dict[str, Any]:
+            from prefine.engine.score import score_contrasts
+
+            parts = work / "parts"
+            done = 0
+            while done < len(contrasts):
+                block = contrasts[done : done + CHUNK]
+                part = parts / f"{done:09d}"
+                if not part.exists():
+                    beside = parts / f"{done:09d}.partial"
+                    shutil.rmtree(beside, ignore_errors=True)
+                    beside.mkdir(parents=True)
+                    budget = self.settings.tokens_per_microbatch
+                    Logps.write(beside, score_contrasts(policy.load(), block, limits, budget))
+                    beside.rename(part)
+                done += len(block)
+                stage.update(done)
+            join_logps([parts / f"{i:09d}" for i in range(0, len(contrasts), CHUNK)], out)
+            return {"contrasts": len(contrasts)}
+
+        path = self._make("logps", key, make, label=label or "score the reference", total=len(contrasts))
+        return Logps(key, path)
+
+    def train(
+        self,
+        policy: PolicyHandle,
+        contrasts: Contrasts,
+        *,
+        objective: Objective,
+        reference: PolicyHandle | Mapping[str, PolicyHandle] | None = None,
+        label: str = "",
+        **settings: Any,
+    ) -> PolicyHandle:
+        """A new policy, trained from this one on the contrasts.
+
+        ``reference``: the frozen policy the objective compares with (default: the policy as it starts), or
+        several by name. ``settings`` override the run's training settings for this call.
+        """
+        from prefine.engine.settings import TrainSettings
+        from prefine.engine.train import train
+        from prefine.objectives.scores import traits
+        from prefine.policies import with_adapter
+
+        wanted = traits(objective)[0]
+        named = reference if isinstance(reference, Mapping) else dict.fromkeys(wanted, reference or policy)
+        missing = [name for name in wanted if name not in named]
+        if missing:
+            raise InputError(f"the objective reads references {missing}", remedy="pass reference={name: policy, ...}")
+        references = {name: self.logps(named[name], contrasts) for name in wanted}
+        chosen = TrainSettings.of({**dataclasses.asdict(self.settings), **settings})
+        key = self._key(
+            "train", policy=policy, contrasts=contrasts, objective=objective, references=references,
+            settings=chosen.fingerprint(), adapter=self.adapter, seed=self.seed,
+        )  # fmt: skip
+        settings_here = dataclasses.replace(chosen, seed=seed_of(key) % 2**31)
+
+        def make(work: Path, out: Path, stage: Stage) -> dict[str, Any]:
+            learner = with_adapter(policy.fresh(), self.adapter, seed=settings_here.seed)
+
+            def tell(row: Mapping[str, float]) -> None:
+                stage.update(len(contrasts) * row["step"] / max(row["steps"], 1), **row)
+                self.track(int(row["step"]), row)
+
+            result = train(
+                learner, contrasts, objective, references=references, settings=settings_here,
+                checkpoint_dir=work / "checkpoints", progress=tell,
+            )  # fmt: skip
+            learner.save(out)
+            rows = [{k: v for k, v in row.items() if not k.startswith("time/")} for row in result.metrics]
+            write_text(out / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+            return {"contrasts": len(contrasts), "steps": result.steps}
+
+        title = label or f"train {_name(objective)}"
+        path = self._make("train", key, make, label=title, total=len(contrasts))
+        for row in read_jsonl(path / "metrics.jsonl"):
+            append_json(self.dir / "metrics.jsonl", {"key": key, "label": title, "round": self.round, **row})
+        return PolicyHandle(key, path, self.placement)
+
+    def fit(
+        self,
+        policy: PolicyHandle,
+        contrasts: Contrasts,
+        *,
+        objective: Objective | None = None,
+        **settings: Any,
+    ) -> PolicyHandle:
+        """A reward model: the policy's backbone with a scalar head (or a reward model, refitted), trained on
+        preferences (Bradley-Terry, the default) or on labelled points."""
+        from prefine.objectives import bradley_terry
+
+        objective = objective or bradley_terry()
+        return self.train(self._headed(policy), contrasts, objective=objective, label="fit a reward model", **settings)
+
+    def merge(self, weights: Mapping[PolicyHandle, float], *, label: str = "") -> PolicyHandle:
+        """Weight arithmetic: the sum of weight x parameters, in float64, saved in the first policy's form."""
+        parts = list(weights.items())
+        key = self._key("merge", policies=[[p.key, float(w)] for p, w in parts])
+
+        def make(work: Path, out: Path, stage: Stage) -> dict[str, Any]:
+            merged = parts[0][0].fresh()
+            assert merged.module is not None
+            target = merged.module.state_dict()
+            total = {n: torch.zeros_like(t, dtype=torch.float64) for n, t in target.items() if t.is_floating_point()}
+            for handle, weight in parts:
+                other = handle.load().module
+                assert other is not None
+                state = other.state_dict()
+                if state.keys() != target.keys():
+                    raise InputError(
+                        "cannot merge policies of different shapes",
+                        remedy="merge policies with a common ancestor",
+                    )
+                for name, sum_ in total.items():
+                    sum_.add_(state[name].double(), alpha=weight)
+            with torch.no_grad():
+                for name, sum_ in total.items():
+                    target[name].copy_(sum_)
+            merged.save(out)
+            return {"policies": len(parts)}
+
+        path = self._make("merge", key, make, label=label or f"merge {len(parts)} policies", total=None)
+        return PolicyHandle(key, path, self.placement)
+
+    def evaluate(
+        self,
+        policy: PolicyHandle,
+        prompts: Slates,
+        *,
+        judge: Judge | None,
+        start: PolicyHandle | None = None,
+        n: int = 1,
+        name: str = "held-out",
+        temperature: float = 1.0,
+    ) -> dict[str, float]:
+        """Reward, win rate against ``start``, KL to it and length of fresh samples; noted for the report."""
+        from prefine.evaluation import evaluate
+
+        return evaluate(self, policy, prompts, judge=judge, start=start, n=n, name=name, temperature=temperature)
+
+    def watch(self, policy: PolicyHandle) -> dict[str, float]:
+        """Evaluate on the run's held-out prompts and pairs with its yardstick, where it has one."""
+        return {} if self.yardstick is None else self.yardstick.measure(self, policy)
+
+    def rounds(self, n: int) -> Iterator[int]:
+        """0 .. n-1, each marked in keys, seeds, journal and report."""
+        try:
+            for self.round in range(n):
+                self._journal("start", "round", figures={"round": self.round, "of": n})
+                yield self.round
+        finally:
+            self.round = None
+
+    # --- small things recipes need --------------------------------------------------------------------------
+
+    def slice(self, prompts: Slates, i: int, of: int) -> Slates:
+        """The i-th of ``of`` disjoint parts of the prompts: fresh prompts for every round."""
+        if len(prompts) < of:
+            raise InputError(f"{len(prompts)} prompts cannot be split over {of} rounds", remedy="bring more prompts")
+        return self._rewrite("slates", prompts, f"part {i + 1} of {of}", lambda rows: rows[i::of])
+
+    def bare(self, slates: Slates) -> Slates:
+        """Only the prompts of the slates: no candidates, no feedback."""
+        return self._rewrite(
+            "slates", slates, "prompts only", lambda rows: [Slate(s.prompt, meta=s.meta) for s in rows]
+        )
+
+    def join(self, first: Rows[Any], *more: Rows[Any]) -> Any:
+        """Artifacts of one kind, one after the other (slates with slates, contrasts with contrasts)."""
+        kind = "contrasts" if isinstance(first, Contrasts) else "slates"
+        key = self._key("slates", joined=[first, *more], kind=kind)
+
+        def make(work: Path, out: Path, stage: Stage) -> dict[str, Any]:
+            with (out / f"{kind}.jsonl").open("wb") as file:
+                for part in (first, *more):
+                    file.write(part.path.read_bytes())
+            return {kind: sum(len(p) for p in (first, *more))}
+
+        path = self._make("slates", key, make, label="join", total=None)
+        return contrasts_at(key, path) if kind == "contrasts" else slates_at(key, path)
+
+    def combine(self, first: Slates, second: Slates) -> Slates:
+        """The candidates of two slate artifacts over the same prompts, side by side (columns by None-padding)."""
+        key = self._key("slates", combined=[first, second])
+
+        def make(work: Path, out: Path, stage: Stage) -> dict[str, Any]:
+            with (out / "slates.jsonl").open("wb") as file:
+                for a, b in zip(first, second, strict=True):
+                    file.write(line(beside(a, b).to_json()))
+            return {"slates": len(first)}
+
+        return slates_at(key, self._make("slates", key, make, label="combine", total=None))
+
+    def note(self, **figures: float) -> None:
+        """Anything a recipe wants in the report: a length penalty found, a share of prompts kept."""
+        append_json(self.dir / "notes.jsonl", {"round": self.round, **figures})
+
+    def record(self, file: str, row: Mapping[str, Any]) -> None:
+        """One row of a log that the report reads."""
+        append_json(self.dir / file, {"round": self.round, **row})
+
+    def track(self, step: int, figures: Mapping[str, float]) -> None:
+        """Live figures to the trackers in use (none by default)."""
+        for tracker in getattr(self, "trackers", ()):
+            tracker.log(step, figures)
+
+    def finish(self, policy: PolicyHandle) -> Path:
+        """Put the final model under RUN/policy (links where the disk allows, else copies)."""
+        target = self.dir / "policy"
+        beside = self.dir / "policy.partial"
+        shutil.rmtree(beside, ignore_errors=True)
+        with room():
+            shutil.copytree(
+                policy.path,
+                beside,
+                copy_function=link_or_copy,
+                ignore=shutil.ignore_patterns("manifest.json", "metrics.jsonl"),
+            )
+            shutil.rmtree(target, ignore_errors=True)
+            beside.rename(target)
+        shutil.rmtree(self.dir / "work", ignore_errors=True)
+        return target
+
+    # --- how verbs are made durable -------------------------------------------------------------------------
+
+    def _key(self, verb: str, **parts: Any) -> str:
+        return key_of(verb=verb, version=VERSIONS[verb], **parts)
+
+    def _make(
+        self,
+        verb: str,
+        key: str,
+        make: Callable[[Path, Path, Stage], dict[str, Any]],
+        *,
+        label: str,
+        total: float | None,
+        **about: Any,
+    ) -> Path:
+        """The artifact of this key: found, or made in RUN/work/<key> and committed whole."""
+        started = time.monotonic()
+        found = self.store.get(key)
+        if found is not None:
+            self._journal("reused", verb, label=label, key=key, figures=self.store.manifest(key)["figures"], **about)
+            return found
+        self._journal("start", verb, label=label, key=key, **about)
+        work = self.dir / "work" / key
+        stage = self.progress.stage(label if self.round is None else f"round {self.round + 1}: {label}", total)
+        try:
+            with room():
+                shutil.rmtree(work / "out", ignore_errors=True)
+                (work / "out").mkdir(parents=True)
+                figures = make(work, work / "out", stage)
+                path = self.store.commit(key, work / "out", verb=verb, figures=figures)
+                shutil.rmtree(work, ignore_errors=True)
+        except BaseException as error:
+            self._journal("failed", verb, label=label, key=key, error=str(error)[:500])
+            raise
+        finally:
+            stage.end()
+        seconds = time.monotonic() - started
+        self._journal("done", verb, label=label, key=key, seconds=seconds, figures=figures, **about)
+        return path
+
+    def _rewrite(self, kind: str, rows: Rows[Any], label: str, change: Callable[[Any], Iterable[Any]]) -> Slates:
+        key = self._key("slates", rows=rows, label=label)
+
+        def make(work: Path, out: Path, stage: Stage) -> dict[str, Any]:
+            changed = list(change(rows))
+            with (out / "slates.jsonl").open("wb") as file:
+                file.writelines(line(row.to_json()) for row in changed)
+            return {"slates": len(changed)}
+
+        return slates_at(key, self._make("slates", key, make, label=label, total=None))
+
+    def _headed(self, policy: PolicyHandle) -> PolicyHandle:
+        """The policy's backbone with a fresh scalar head, or the reward model it already is."""
+        from prefine.policies import RewardModel, kind_of
+
+        if kind_of(policy.path) == RewardModel.kind:
+            return policy
+        key = self._key("policy", backbone=policy, head="scalar", seed=self.seed)
+
+        def make(work: Path, out: Path, stage: Stage) -> dict[str, Any]:
+            torch.manual_seed(seed_of(key) % 2**63)
+            RewardModel.from_policy(policy.fresh()).save(out)
+            return {}
+
+        return PolicyHandle(key, self._make("policy", key, make, label="scalar head", total=None), self.placement)
+
+    def _limits(self) -> Limits:
+        return Limits(self.settings.max_length, self.settings.max_prompt)
+
+    def _journal(self, event: str, verb: str, **row: Any) -> None:
+        append_json(
+            self.dir / "journal.jsonl",
+            {"time": time.time(), "event": event, "verb": verb, "round": self.round, **row},
+        )
+
+
+def _finite(slate: Slate, name: str, column: Feedback) -> Feedback:
+    if column.kind == "score" and any(v is not None and not np.isfinite(v) for v in column.values):
+        raise InputError(
+            f"judge column {name!r} has a score that is not a finite number on slate {slate.id!r}",
+            remedy="let the judge give None where it cannot say",
+        )
+    return column
+
+
+def _told(rows: Rows[Any], stage: Stage) -> Iterator[Any]:
+    for i, row in enumerate(rows):
+        yield row
+        if i % 256 == 255:
+            stage.update(i + 1)
+
+
+def _name(part: Any) -> str:
+    named = getattr(part, "name", None) or getattr(part, "__name__", None) or type(part).__name__
+    return str(named).strip("_").replace("_", " ")

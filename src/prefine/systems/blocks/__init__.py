@@ -1,0 +1,1 @@
+"""Building blocks that papers compare with: SFT, DPO, KTO, SimPO, a reward model, and the generic loop."""

@@ -1,0 +1,1 @@
+"""Systems that play a game over responses."""

@@ -1,0 +1,1 @@
+"""Systems for problems with checkable or countable answers."""

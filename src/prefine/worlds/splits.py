@@ -1,0 +1,45 @@
+"""Splits that never overlap: every prompt of a world is listed once, shuffled once, and cut once."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from typing import TypeVar
+
+from prefine.errors import InputError
+
+T = TypeVar("T")
+
+TRAIN_SHARE = 0.8
+
+
+def draw(world: str, everything: Sequence[T], split: str, n: int, seed: int) -> list[T]:
+    """n different items of a split, in an order decided by the seed."""
+    items = part(world, everything, split)
+    if not 0 <= n <= len(items):
+        raise InputError(
+            f"world {world!r} has {len(items)} {split} prompts, {n} were asked for",
+            remedy=f"ask for 0 to {len(items)}",
+        )
+    return random.Random(f"{world} {split} {seed}").sample(items, n)
+
+
+def part(world: str, everything: Sequence[T], split: str) -> list[T]:
+    """All items of a split. The cut depends on nothing but the world's name and its list."""
+    check_split(world, split)
+    items = list(everything)
+    random.Random(f"{world} splits").shuffle(items)
+    cut = int(len(items) * TRAIN_SHARE)
+    return items[:cut] if split == "train" else items[cut:]
+
+
+def check_split(world: str, split: str) -> None:
+    if split not in ("train", "test"):
+        raise InputError(f"world {world!r} has no split {split!r}", remedy="use train or test")
+
+
+def is_test(world: str, text: str) -> bool:
+    """For worlds too large to list: which side of the cut this text is on, by its hash."""
+    digest = hashlib.sha256(f"{world} splits {text}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") / 2**32 >= TRAIN_SHARE
