@@ -83,7 +83,8 @@ def contrasts_at(key: str, folder: Path) -> Contrasts:
 class Logps(Sequence[list[np.ndarray]]):
     """Token log-probabilities of every member of every contrast under one policy, memory-mapped.
 
-    ``logps[i][m]`` is the float32 array of member m of contrast i, one number a response token.
+    ``logps[i][m]`` is the array of member m of contrast i, one number a response token, in the
+    precision it was computed in (float32 for language models, float64 for tables).
     """
 
     key: str
@@ -114,7 +115,7 @@ class Logps(Sequence[list[np.ndarray]]):
         """Three plain .npy files: all values end to end, where rows start, where contrasts start."""
         flat = [row for contrast in logps for row in contrast]
         values = np.concatenate(flat) if flat else np.zeros(0)
-        np.save(folder / "values.npy", values.astype(np.float32), allow_pickle=False)
+        np.save(folder / "values.npy", values, allow_pickle=False)
         np.save(folder / "rows.npy", np.cumsum([0] + [len(r) for r in flat]), allow_pickle=False)
         np.save(folder / "contrasts.npy", np.cumsum([0] + [len(c) for c in logps]), allow_pickle=False)
 

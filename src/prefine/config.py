@@ -1,7 +1,7 @@
 """A run's configuration: what the command line and a YAML file say, and what every run writes down.
 
     system: sppo
-    world: assistant            # or model, data, prompts, judge
+    inputs: {world: assistant}  # or model, data, prompts, judge
     seed: 0
     options: {rounds: 3}        # of the recipe
     train: {lr: 1.0e-3}         # engine.settings.TrainSettings
@@ -40,20 +40,29 @@ class Lora(Part):
     alpha: float = Field(32.0, gt=0, description="scale of the adapters: updates are multiplied by alpha / rank")
 
 
+class Inputs(Part):
+    """Where a run gets what its recipe needs: an embedded world, or a model with data, prompts and a judge."""
+
+    world: str | None = Field(None, description="an embedded world (`prefine worlds` lists them)")
+    annotator: str | None = Field(None, description="who judges in the world (default: perfect)")
+    model: str | None = Field(None, description="a model directory, or a hub name")
+    data: str | None = Field(None, description="pairs, labels or demonstrations: a file, directory or hub name")
+    format: str | None = Field(None, description="what format the data has (default: found out)")
+    columns: dict[str, str] | None = Field(None, description="names of columns: {chosen: good}")
+    skip_problems: bool | None = Field(None, description="leave out rows that cannot be read")
+    prompts: str | None = Field(None, description="prompts to answer (default: those of --data)")
+    judge: str | None = Field(None, description="who scores or compares responses")
+    eval_data: str | None = Field(None, description="data to measure on (default: a tenth of --data, held out)")
+    train_prompts: int | None = Field(None, ge=1, description="how many prompts to learn from")
+    eval_prompts: int | None = Field(None, ge=1, description="how many held-out prompts to measure on")
+    candidates: int | None = Field(None, ge=2, description="responses a prompt that a world's annotator labels")
+
+
 class RunConfig(Part):
-    """One run. Either ``world``, or ``model`` with what the recipe needs."""
+    """One run: a system, its inputs, and every setting."""
 
     system: str
-    world: str | None = None
-    annotator: str | None = Field(None, description="who judges in the world")
-    train_prompts: int | None = Field(None, ge=1, description="how many prompts to learn from")
-    candidates: int | None = Field(None, ge=2, description="responses a prompt that a world's annotator labels")
-    model: str | None = None
-    data: str | None = None
-    prompts: str | None = None
-    judge: str | None = None
-    eval_data: str | None = None
-    eval_prompts: int | None = Field(None, ge=1, description="how many held-out prompts to measure on")
+    inputs: Inputs = Inputs()
     seed: int = Field(0, ge=0)
     options: dict[str, Any] = {}
     train: dict[str, Any] = {}
@@ -66,7 +75,9 @@ class RunConfig(Part):
 
     def plain(self) -> dict[str, Any]:
         """As plain values for YAML: what is not set is left out."""
-        return {k: _plain(v) for k, v in self.model_dump().items() if v not in (None, {}, ())}
+        values = self.model_dump()
+        values["inputs"] = {k: v for k, v in values["inputs"].items() if v is not None}
+        return {k: _plain(v) for k, v in values.items() if v not in (None, {}, ())}
 
 
 def parse(values: Mapping[str, Any], file: Path | None = None) -> RunConfig:
@@ -129,17 +140,10 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str 
 
 
 def _explained(error: Any, file: Path | None) -> InputError:
-    where = ".".join(str(part) for part in error["loc"])
+    path = [str(part) for part in error["loc"]]
+    where = ".".join(path)
     if error["type"] == "extra_forbidden":
-        model = Lora if where.startswith("lora.") else RunConfig
-        name = str(error["loc"][-1])
-        close = get_close_matches(name, model.model_fields, n=2, cutoff=0.6)
-        hint = f"did you mean {' or '.join(close)}? " if close else ""
-        return InputError(
-            f"the configuration has no field {where!r}",
-            remedy=f"{hint}there are: {', '.join(model.model_fields)}",
-            file=file,
-        )
+        return _no_field(path, file)
     if error["type"] == "missing":
         return InputError(
             f"the configuration lacks {where!r}",
@@ -147,8 +151,21 @@ def _explained(error: Any, file: Path | None) -> InputError:
             file=file,
         )
     wanted = error["msg"].replace("Input should be", "it should be")
+    return InputError(f"{where}={error['input']!r} cannot be used: {wanted}", remedy=f"correct {where}", file=file)
+
+
+def _no_field(path: list[str], file: Path | None) -> InputError:
+    *outer, name = path
+    there = {"inputs": Inputs, "lora": Lora}.get(".".join(outer), RunConfig).model_fields
+    close = get_close_matches(name, there, n=2, cutoff=0.6)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    if not outer and name in Inputs.model_fields:
+        hint = f"put it under `inputs:`, as in inputs: {{{name}: ...}}; "
+    elif not outer and not close:
+        hint = "options of the recipe go under `options:`, training settings under `train:`; "
+    names = ", ".join(there)
     return InputError(
-        f"{where}={error['input']!r} cannot be used: {wanted}", remedy=f"correct {where}", file=file
+        f"the configuration has no field {'.'.join(path)!r}", remedy=f"{hint}there are: {names}", file=file
     )
 
 

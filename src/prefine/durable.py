@@ -51,7 +51,7 @@ def join_logps(parts: Sequence[Path], out: Path) -> None:
     loaded = [Logps("", part)._arrays for part in parts]
     total = sum(len(values) for values, _, _ in loaded)
     if total:
-        target = np.lib.format.open_memmap(out / "values.npy", mode="w+", dtype=np.float32, shape=(total,))
+        target = np.lib.format.open_memmap(out / "values.npy", mode="w+", dtype=loaded[0][0].dtype, shape=(total,))
         at = 0
         for values, _, _ in loaded:
             target[at : at + len(values)] = values

@@ -127,11 +127,20 @@ def _collect(thing: Any, seen: dict[str, str]) -> None:
 
 
 def _source(thing: Any) -> str:
+    code = getattr(thing, "__code__", None)
+    if code is not None and code.co_name == "<lambda>":
+        return _hash(_bytecode(code))  # several can share a line, and then their source
     try:
         return _hash(inspect.getsource(thing).encode())
     except (OSError, TypeError):
-        code = getattr(thing, "__code__", None)
-        return _hash(repr((code.co_code, code.co_consts)).encode()) if code is not None else "builtin"
+        return "builtin" if code is None else _hash(_bytecode(code))
+
+
+def _bytecode(code: types.CodeType) -> bytes:
+    parts = [code.co_code, repr(code.co_names).encode()]
+    for constant in code.co_consts:
+        parts.append(_bytecode(constant) if isinstance(constant, types.CodeType) else repr(constant).encode())
+    return b"\0".join(parts)
 
 
 def _calls(thing: Any) -> Iterator[Any]:

@@ -13,11 +13,13 @@ import builtins
 import dataclasses
 import inspect
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -47,12 +49,9 @@ class Option:
 
 def of_function(function: Callable[..., Any]) -> dict[str, Option]:
     """Keyword-only parameters of a recipe, with help from its docstring's lines ``name: what it does``."""
-    helps = described(inspect.getdoc(function) or "")
-    return {
-        name: Option(name, _resolved(p, function), p.default, helps.get(name, ""))
-        for name, p in inspect.signature(function).parameters.items()
-        if p.kind is p.KEYWORD_ONLY
-    }
+    known = {n: p for n, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    helps = described(inspect.getdoc(function) or "", known)
+    return {n: Option(n, _resolved(p, function), p.default, helps.get(n, "")) for n, p in known.items()}
 
 
 def of_dataclass(kind: type, without: Iterable[str] = ()) -> dict[str, Option]:
@@ -237,14 +236,18 @@ def in_range(name: str, value: Any) -> Any:
     return value
 
 
-def described(text: str) -> dict[str, str]:
-    """``name: what it does`` lines of a docstring."""
+def described(text: str, names: Iterable[str]) -> dict[str, str]:
+    """What a docstring says of the names, in places such as ``beta: how close`` or ``a, b: both``.
+
+    >>> described("One line. beta: how close. gamma: target\\nmargin.", ["beta", "gamma"])
+    {'beta': 'how close.', 'gamma': 'target margin.'}
+    """
+    one = "(?:" + "|".join(map(re.escape, names)) + ")"
+    some = rf"(?<![\w.]){one}(?:, {one})*: "
     found = {}
-    for line in text.splitlines():
-        name, colon, words = line.strip().strip("-* ").partition(":")
-        name = name.strip("`")
-        if colon and name.isidentifier() and words.strip():
-            found[name] = words.strip()
+    for match in re.finditer(rf"({some})(.*?)(?={some}|\n\s*\n|\Z)", text, re.S):
+        for name in re.findall(one, match[1]):
+            found.setdefault(name, " ".join(match[2].split()))
     return found
 
 
@@ -272,7 +275,7 @@ def _field_docs(kind: type) -> dict[str, str]:
     except (OSError, TypeError, SyntaxError):
         return {}
     found = {}
-    for field, below in zip(body, body[1:]):
+    for field, below in pairwise(body):
         is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and is_text:
             found[field.target.id] = " ".join(str(below.value.value).split())

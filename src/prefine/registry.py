@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
+import yaml
+
 from prefine.errors import InputError
 
 T = TypeVar("T")
@@ -69,3 +71,22 @@ def between(low: float, high: float, **options: float) -> None:
     for name, value in options.items():
         if not (isinstance(value, int | float) and low <= value < high):
             raise InputError(f"{name}={value!r} is not in [{low}, {high})", remedy=f"give {name} in that range")
+
+
+def parse(spec: str) -> tuple[str, dict[str, Any]]:
+    """A part with options as one word: ``name`` or ``name:option=value,option=value``. Values are read as YAML.
+
+    >>> parse("dpo:beta=0.2,label_smoothing=0.1"), parse("extremes")
+    (('dpo', {'beta': 0.2, 'label_smoothing': 0.1}), ('extremes', {}))
+    """
+    name, _, rest = spec.partition(":")
+    options: dict[str, Any] = {}
+    for part in filter(None, rest.split(",")):
+        option, found, value = part.partition("=")
+        if not found:
+            raise InputError(f"{part!r} in {spec!r} is not option=value", remedy="write name:option=value,option=value")
+        try:
+            options[option.strip().replace("-", "_")] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"{value!r} in {spec!r} cannot be read", remedy="write a plain number or word") from error
+    return name, options

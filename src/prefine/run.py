@@ -271,7 +271,8 @@ class Run:
     def logps(self, policy: PolicyHandle, contrasts: Contrasts, *, label: str = "") -> Logps:
         """Token log-probabilities of the contrasts' responses under a policy: computed once, remembered."""
         limits = self._limits()
-        key = self._key("logps", policy=policy, contrasts=contrasts, limits=limits)
+        precision = self.settings.precision
+        key = self._key("logps", policy=policy, contrasts=contrasts, limits=limits, precision=precision)
 
         def make(work: Path, out: Path, stage: Stage) -> dict[str, Any]:
             from prefine.engine.score import score_contrasts
@@ -286,7 +287,7 @@ class Run:
                     shutil.rmtree(beside, ignore_errors=True)
                     beside.mkdir(parents=True)
                     budget = self.settings.tokens_per_microbatch
-                    Logps.write(beside, score_contrasts(policy.load(), block, limits, budget))
+                    Logps.write(beside, score_contrasts(policy.load(), block, limits, budget, precision))
                     beside.rename(part)
                 done += len(block)
                 stage.update(done)

@@ -66,6 +66,7 @@ class Store:
             files[name] = {"sha256": sha256_of(file), "bytes": file.stat().st_size}
         body = {"key": key, **about, "files": files}
         write_json(work / MANIFEST, {**body, "sha256": _digest(body)})
+        _flush(work)
         target = self.path(key)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -2,7 +2,8 @@
 
 extremes     extremes, max_min, max_random, max_max, max_min_p, random_pairs, best_worst_of, sweet_spot
 pairs        all_pairs, ranked
-verified     verified_pairs, correct_pairs, vote_pairs
+verified     verified_pairs, correct_pairs, vote_pairs; concentrated keeps slates whose votes agree
+process      process_pairs, step_points: for a process reward model
 win_rates    win_rate_pairs
 lengths      length_balanced
 points       points, and over another curator: as_points, mismatched
@@ -32,9 +33,10 @@ from prefine.curating.extremes import (
 from prefine.curating.lengths import balanced_penalty, length_balanced
 from prefine.curating.pairs import all_pairs, ranked
 from prefine.curating.points import as_points, mismatched, points
+from prefine.curating.process import process_pairs, step_points
 from prefine.curating.replay import mix, replay_counts, replay_mix
 from prefine.curating.temporal import future_pair, past_pair, temporal_future, temporal_past
-from prefine.curating.verified import Concentrated, correct_pairs, verified_pairs, vote_pairs
+from prefine.curating.verified import concentrated, correct_pairs, verified_pairs, vote_pairs
 from prefine.curating.win_rates import win_rate_pairs, win_rates
 
 FACTORIES: Mapping[str, Callable[..., Curator]] = {
@@ -51,6 +53,7 @@ FACTORIES: Mapping[str, Callable[..., Curator]] = {
     "verified": verified_pairs,
     "correct": correct_pairs,
     "votes": vote_pairs,
+    "process": process_pairs,
     "win-rates": win_rate_pairs,
     "length-balanced": length_balanced,
     "points": points,
@@ -74,12 +77,12 @@ def make(name: str, **options: Any) -> Curator:
 
 __all__ = [
     "FACTORIES",
-    "Concentrated",
     "Curator",
     "all_pairs",
     "as_points",
     "balanced_penalty",
     "best_worst_of",
+    "concentrated",
     "correct_pairs",
     "extremes",
     "find",
@@ -94,10 +97,12 @@ __all__ = [
     "mix",
     "past_pair",
     "points",
+    "process_pairs",
     "random_pairs",
     "ranked",
     "replay_counts",
     "replay_mix",
+    "step_points",
     "sweet_spot",
     "temporal_future",
     "temporal_past",

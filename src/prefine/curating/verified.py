@@ -115,3 +115,9 @@ def vote_pairs(tau: float = 0.5, by: str = "votes", voters: str | None = None) -
     """Most voted against least voted, weighted by the difference."""
     between(0, 1.0000001, tau=tau)
     return VotePairs(tau, by, voters)
+
+
+def concentrated(tau: float = 0.5, by: str = "votes") -> Concentrated:
+    """Slates on which a share tau of the responses agrees."""
+    between(0, 1.0000001, tau=tau)
+    return Concentrated(tau, by)

@@ -107,7 +107,9 @@ def load_optimizer_tensors(optimizer: Optimizer, tensors: Mapping[str, Tensor]) 
 def seeded(*numbers: int) -> None:
     """Set torch's, numpy's and python's generators from (seed, step, process)."""
     words = np.random.SeedSequence(numbers).generate_state(4)
-    torch.manual_seed(int(words[0]) << 32 | int(words[1]))
+    # torch.manual_seed reaches for every kind of device, which takes milliseconds where there is none
+    manual_seed = torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed
+    manual_seed(int(words[0]) << 32 | int(words[1]))
     np.random.seed(int(words[2]))
     random.seed(int(words[3]))
 

@@ -85,8 +85,8 @@ class Learner:
         return found
 
     def save(self, step: int, log: Log) -> None:
-        """A checkpoint after ``step`` steps, written by the first process."""
-        if self.directory is None or processes.rank() != 0:
+        """A checkpoint after ``step`` steps, written by the first process (none of the start: that is the input)."""
+        if self.directory is None or step == 0 or processes.rank() != 0:
             return
         optimizer = {f"optimizer.{n}": t for n, t in optimizer_tensors(self.optimizer).items()}
         state = {"run": self.run, "log": log.state}
@@ -139,17 +139,16 @@ def ready_to_train(module: nn.Module, settings: TrainSettings) -> Iterator[None]
 
 
 def _switch_checkpointing(module: nn.Module, *, on: bool) -> None:
-    switch = getattr(module, f"gradient_checkpointing_{'enable' if on else 'disable'}", None)
-    if switch is None:
-        if on:
-            raise InputError(
-                f"{type(module).__name__} has no gradient checkpointing", remedy="leave gradient_checkpointing off"
-            )
-        return
-    if on:
-        switch(gradient_checkpointing_kwargs={"use_reentrant": False})
-    else:
-        switch()
+    """transformers calls it activation checkpointing from 5.2x on, gradient checkpointing before."""
+    verb = "enable" if on else "disable"
+    names = (f"activation_checkpointing_{verb}", f"gradient_checkpointing_{verb}")
+    switch = next((getattr(module, name) for name in names if hasattr(module, name)), None)
+    try:
+        if switch is None:
+            raise ValueError(f"{type(module).__name__} has no gradient checkpointing")
+        switch(*([{"use_reentrant": False}] if on else []))
+    except ValueError as error:
+        raise InputError(str(error), remedy="leave gradient_checkpointing off") from error
 
 
 @contextlib.contextmanager

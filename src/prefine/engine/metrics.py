@@ -68,7 +68,8 @@ def _ratio_name(reference: str) -> str:
 
 
 def _sum_count(values: Tensor, ones: Tensor) -> Tensor:
-    return torch.stack([values.double().sum(), ones.double().sum()])
+    wide = torch.float32 if values.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+    return torch.stack([values.sum(dtype=wide), ones.sum(dtype=wide)])
 
 
 class Log:

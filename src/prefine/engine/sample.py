@@ -78,7 +78,7 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float, top_p: float)
         return token_B, torch.zeros_like(token_B, dtype=torch.float32)
     logp_BV = (logits_BV.float() / temperature).log_softmax(-1)
     if top_p < 1:
-        sorted_BV, order_BV = logp_BV.sort(-1, descending=True, stable=True)
+        sorted_BV, order_BV = logp_BV.sort(dim=-1, descending=True, stable=True)
         p_BV = sorted_BV.exp()
         beyond_BV = p_BV.cumsum(-1) - p_BV >= top_p
         beyond_BV[:, 0] = False

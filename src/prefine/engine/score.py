@@ -1,7 +1,7 @@
 """Log-probabilities of response tokens under any transformers causal model.
 
-``logp_of`` is the one door; behind it live the paths, in ``PATHS``. "padded" is the plain computation every
-faster path must agree with: rows padded to the longest, explicit attention mask, positions counted from the
+``logp_of`` is the one door; behind it live the routes, in ``ROUTES``. "padded" is the plain computation every
+faster route must agree with: rows padded to the longest, explicit attention mask, positions counted from the
 mask (so padding left or right gives the same numbers), only response positions through the output head, and
 the log-softmax in float32 whatever the model computes in.
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 from weakref import WeakKeyDictionary
@@ -29,7 +29,7 @@ from prefine.slate import Contrast
 Side = Literal["left", "right"]
 
 
-class Path(Protocol):
+class Route(Protocol):
     """A way to compute ((N, T) response log-probabilities, (N,) prompt sums or None)."""
 
     def __call__(
@@ -43,7 +43,7 @@ def logp_of(
     *,
     width: int | None = None,
     with_prompt: bool = False,
-    path: str = "padded",
+    route: str = "padded",
 ) -> tuple[Tensor, Tensor | None]:
     """((N, T) log-probability of every response token, (N,) sum over the prompt's tokens when asked for).
 
@@ -52,10 +52,10 @@ def logp_of(
     float32 or better.
     """
     longest = max((len(row.response) for row in rows), default=0)
-    return PATHS[path](model, rows, longest if width is None else width, with_prompt=with_prompt)
+    return ROUTES[route](model, rows, longest if width is None else width, with_prompt=with_prompt)
 
 
-# -- the padded path
+# -- the padded route
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def pad_rows(
 def padded_logp(
     model: nn.Module, rows: Sequence[Row], width: int, *, with_prompt: bool, side: Side = "right"
 ) -> tuple[Tensor, Tensor | None]:
-    """The plain path: one forward pass over padded rows."""
+    """The plain route: one forward pass over padded rows."""
     if not all(row.prompt for row in rows):
         raise ValueError("a row without a prompt token has nothing that its first response token follows")
     device = next(model.parameters()).device
@@ -115,7 +115,7 @@ def padded_logp(
     return logp_NT, logp_M.new_zeros(len(rows)).index_add(0, row_M[responses:], logp_M[responses:])
 
 
-PATHS: Mapping[str, Path] = {"padded": padded_logp}
+ROUTES: Mapping[str, Route] = {"padded": padded_logp}
 """How log-probabilities can be computed; all give the same numbers to floating-point accuracy."""
 
 
@@ -247,19 +247,27 @@ def evaluating(*modules: nn.Module | None) -> Iterator[None]:
 
 
 def score_contrasts(
-    policy: Policy, contrasts: Sequence[Contrast], limits: Limits, budget: int | None = 16384
+    policy: Policy,
+    contrasts: Sequence[Contrast],
+    limits: Limits,
+    budget: int | None = 16384,
+    precision: str = "float32",
 ) -> list[list[np.ndarray]]:
     """Log-probabilities of every member's response tokens, without gradient and without dropout.
 
     Gives one list a contrast with one array a member (as long as its row's mask). ``budget`` is in padded
-    tokens a batch. This is how references are scored.
+    tokens a batch. This is how references are scored: in the ``precision`` of the training they are for, so
+    that a policy agrees with its own reference before the first step.
     """
+    from prefine.engine.learner import autocast
+
     rows = encode_contrasts(policy, contrasts, limits)
     scored: list[list[np.ndarray]] = [[] for _ in contrasts]
     with torch.no_grad(), evaluating(policy.module):
         for batch in microbatches(row_lengths(rows), budget):
             collated = collate([rows[i] for i in batch], [contrasts[i].roles for i in batch])
-            logp_NT = policy.logp(collated)[0].cpu().numpy()
+            with autocast(policy.module, precision) if policy.module is not None else nullcontext():
+                logp_NT = policy.logp(collated)[0].cpu().numpy()
             per_row = iter(logp_NT)
             for i in batch:
                 scored[i] = [next(per_row)[: len(row.mask)].copy() for row in rows[i]]

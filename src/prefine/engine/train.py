@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from prefine.engine.optim import factor
 from prefine.engine.settings import TrainSettings
 from prefine.errors import InputError, RunStopped
 from prefine.objectives.scores import UNITS, Objective, Scores, traits
-from prefine.policies.base import Batch, Policy
+from prefine.policies.base import Batch, Policy, Row
 from prefine.slate import Contrast, prompt_text
 
 References = Mapping[str, Sequence[Sequence[np.ndarray]]]
@@ -82,7 +83,7 @@ def train(
             # This process's part of the step, and how much of every unit the whole step has.
             indices = step_indices(step, len(contrasts), settings)
             micros = _microbatches(policy, contrasts, indices, objective, settings)
-            totals = step_totals([m.batch for m in micros])
+            totals = step_totals([m.batch for m in micros], objective)
 
             measured: list[Tensor] = []
             try:
@@ -145,8 +146,12 @@ def step_indices(step: int, contrasts: int, settings: TrainSettings) -> list[int
     here = slice(place * settings.batch_size, (place + 1) * settings.batch_size)
     if not settings.shuffle:
         return list(range(contrasts))[here]
-    order = np.random.default_rng([settings.seed, epoch]).permutation(contrasts)
-    return [int(i) for i in order[here]]
+    return _permutation(settings.seed, epoch, contrasts)[here].tolist()
+
+
+@lru_cache(maxsize=1)
+def _permutation(seed: int, epoch: int, contrasts: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(contrasts)
 
 
 def _microbatches(
@@ -162,29 +167,37 @@ def _microbatches(
     here = [contrasts[i] for i in mine]
     rows = [policy.encode(contrast, settings.limits) for contrast in here]
     cut = [list(range(len(mine)))] if whole else microbatches(row_lengths(rows), settings.tokens_per_microbatch)
-    return [Micro(tuple(mine[i] for i in places), collate_contrasts(here, rows, places)) for places in cut if places]
+    return [Micro(tuple(mine[i] for i in places), _collated(here, rows, places)) for places in cut if places]
 
 
-def step_totals(batches: Sequence[Batch]) -> dict[str, float]:
+def _collated(contrasts: Sequence[Contrast], rows: Sequence[Sequence[Row]], places: Sequence[int]) -> Batch:
+    """Values in float64, since an exact policy computes in it; masks hold 0 and 1 and can be small."""
+    batch = collate_contrasts(contrasts, rows, places, dtype=torch.float64)
+    return replace(batch, mask_NT=batch.mask_NT.float())
+
+
+def step_totals(batches: Sequence[Batch], objective: Objective) -> dict[str, float]:
     """Every unit a mean can be over, counted over the step's micro-batches and all processes."""
-    bare = [_bare_scores(batch) for batch in batches]
+    reads_prompt = traits(objective)[1]
+    bare = [_bare_scores(batch, reads_prompt) for batch in batches]
     counts = [sum(scores.count(unit) for scores in bare) for unit in UNITS]
     return dict(zip(UNITS, processes.summed(counts), strict=True))
 
 
-def _bare_scores(batch: Batch) -> Scores:
+def _bare_scores(batch: Batch, reads_prompt: bool) -> Scores:
     """Scores without any forward, to count with."""
     return Scores(
         logp_NT=torch.zeros_like(batch.mask_NT),
         mask_NT=batch.mask_NT,
         role_N=batch.role_N,
         group_N=batch.group_N,
-        prompt_tokens_N=_prompt_tokens(batch),
+        prompt_tokens_N=_prompt_tokens(batch) if reads_prompt else None,
     )
 
 
 def _prompt_tokens(batch: Batch) -> Tensor:
-    return torch.tensor([float(len(row.prompt)) for row in batch.rows], dtype=batch.mask_NT.dtype)
+    """Prompt tokens that have a probability: all but the first, which follows nothing."""
+    return torch.tensor([float(max(len(row.prompt) - 1, 0)) for row in batch.rows], dtype=batch.mask_NT.dtype)
 
 
 def score(

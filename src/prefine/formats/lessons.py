@@ -56,7 +56,12 @@ def goodness(slate: Slate, column: str | None = None) -> dict[int, float]:
     if name is None or slate.feedback[name].kind not in GOODNESS:
         return {}
     feedback = slate.feedback[name]
-    values = {i: GOODNESS[feedback.kind](feedback, i) for i in slate.leaves() if slate.response(i).strip()}
+    of = GOODNESS[feedback.kind]
+    values = {i: of(feedback, i) for i in slate.leaves() if slate.response(i).strip()}
+    if feedback.kind == "label":  # labelled steps: a response is as good as its worst step
+        for i in values:
+            steps = [v for v in (of(feedback, j) for j in slate.path(i)) if v is not None]
+            values[i] = min(steps, default=None)
     return {i: value for i, value in values.items() if value is not None}
 
 
@@ -92,9 +97,7 @@ def pairs_of(
                 yield pair(slate, better, worse, **({"gap": gap} if valued else {}))
 
 
-def labels_of(
-    slates: Iterable[Slate], column: str | None = None, threshold: float | None = None
-) -> Iterator[Contrast]:
+def labels_of(slates: Iterable[Slate], column: str | None = None, threshold: float | None = None) -> Iterator[Contrast]:
     """Single responses, good or bad. Pairs are split; rated responses count as good above ``threshold``
     (default: above their slate's mean), bad below it, and not at all on it."""
     for slate in slates:
@@ -190,6 +193,9 @@ def faults(slate: Slate) -> list[Fault]:
     if len(text) > 20 and any(reply.startswith(text) for reply in replies.values()):
         remedy = "leave the prompt out of the responses (or the prompt column out of the row)"
         found.append(Fault("repeats-prompt", "a response begins with the whole prompt", remedy))
+    if slate.meta.get("layout", {}).get("cut") == "guessed":
+        remedy = 'give the prompt in a column of its own: {"prompt": ..., "chosen": ..., "rejected": ...}'
+        found.append(Fault("guessed-prompt", "no turn marker: the prompt was cut at a guess", remedy))
     if any(slate.candidates[i].prompt is not None for i in replies):
         remedy = "nothing to do if this is meant; else make both responses answer the same turns"
         found.append(Fault("other-context", "the responses answer different conversations", remedy))

@@ -30,9 +30,7 @@ def text_of(value: object, name: str) -> str:
     if isinstance(value, str):
         return value
     remedy = "leave the row out, or fill it in" if value is None else f'write "{name}" as text'
-    raise RowError(
-        "type", f'"{name}" is {type_name(value)} ({shown(value)}), text is needed', remedy=remedy
-    )
+    raise RowError("type", f'"{name}" is {type_name(value)} ({shown(value)}), text is needed', remedy=remedy)
 
 
 def list_of(value: object, name: str) -> list[Any]:
@@ -156,6 +154,38 @@ def common_turns(a: Sequence[Message], b: Sequence[Message]) -> tuple[Message, .
     return tuple(a[:shared])
 
 
+def read_prompt(row: JsonRow, replies: Sequence[str]) -> tuple[str, Prompt, dict[str, Any]]:
+    """The prompt with the name of its column and how it was spelled, next to replies of these names.
+
+    A text prompt with replies that are messages becomes a turn of the user.
+    """
+    name = name_of(row, PROMPT_NAMES)
+    prompt = prompt_of(row[name], name)
+    layout: dict[str, Any] = {} if name == "prompt" else {"prompt": name}
+    conversations = {isinstance(row[reply], list) for reply in replies}
+    if len(conversations) > 1:
+        message = f"{' and '.join(replies)} are one text and one list of messages"
+        raise RowError("type", message, remedy="write all of them as text, or all as messages")
+    if isinstance(prompt, str) and True in conversations:
+        prompt, layout["text"] = as_turns(prompt), True
+    elif isinstance(prompt, tuple) and False in conversations:
+        layout["replies"] = "text"
+    return name, prompt, layout
+
+
+def write_prompt(slate: Slate, layout: Mapping[str, Any]) -> dict[str, Any]:
+    """The prompt in the column it came from."""
+    value: Any = prompt_to_json(slate.prompt)
+    if layout.get("text") and len(slate.prompt) == 1 and not isinstance(slate.prompt, str):
+        value = slate.prompt[0]["content"]
+    return {layout.get("prompt", "prompt"): value}
+
+
+def write_reply(slate: Slate, index: int, layout: Mapping[str, Any]) -> Any:
+    """A response as text or as messages, as it came."""
+    return slate.response(index) if layout.get("replies") == "text" else reply_to_json(slate, index)
+
+
 # --- names of columns ------------------------------------------------------------------------------------
 
 
@@ -177,7 +207,8 @@ def missing(row: JsonRow, needs: Iterable[Sequence[str]]) -> RowError:
     from difflib import get_close_matches
 
     lacking = [names for names in needs if named(row, names) is None]
-    wanted = " and ".join(" or ".join(f'"{n}"' for n in names[:3]) for names in lacking)
+    wanted = " and ".join(f'"{names[0]}"' for names in lacking)
+    missed = f"columns {wanted} are missing" if len(lacking) > 1 else f"column {wanted} is missing"
     lower = {str(c).lower().strip(): str(c) for c in row}
     meant = [
         f'"{lower[near]}" should be "{name}"'
@@ -187,7 +218,7 @@ def missing(row: JsonRow, needs: Iterable[Sequence[str]]) -> RowError:
     ]
     found = ", ".join(map(str, row)) or "none"
     remedy = f"rename the column: {', '.join(meant)}" if meant else "add the column, or name another format"
-    return RowError("missing", f"column {wanted} is missing (columns found: {found})", remedy=remedy)
+    return RowError("missing", f"{missed} (columns found: {found})", remedy=remedy)
 
 
 # --- what no format reads --------------------------------------------------------------------------------
@@ -210,8 +241,10 @@ def meta_of(row: JsonRow, used: Iterable[str], layout: JsonRow | None = None, fo
     """The columns that were not read, each to its place."""
     meta: dict[str, Any] = {}
     extra: dict[str, Any] = {}
-    for name in row.keys() - set(used):
-        value = row[name]
+    read = set(used)
+    for name, value in row.items():
+        if name in read:
+            continue
         scalar = isinstance(value, str | int | float)
         final = final_answer(value) if name == "answer" and isinstance(value, str) else None
         if name in META and scalar and final is None:
@@ -221,7 +254,7 @@ def meta_of(row: JsonRow, used: Iterable[str], layout: JsonRow | None = None, fo
             if final is not None:
                 meta["answer"] = final
     if extra:
-        meta["extra"] = {name: extra[name] for name in row if name in extra}
+        meta["extra"] = extra
     if layout:
         meta["layout"] = {"format": format, **layout}
     return meta
@@ -237,7 +270,3 @@ def with_meta(row: Mapping[str, Any], slate: Slate) -> dict[str, Any]:
     """The row with the columns that no format reads put back. What the format wrote itself stays."""
     rest = {k: v for k, v in slate.meta.items() if k not in ("extra", "layout")}
     return {**rest, **slate.meta.get("extra", {}), **row}
-
-
-def prompt_column(slate: Slate, name: str = "prompt") -> dict[str, Any]:
-    return {name: prompt_to_json(slate.prompt)}

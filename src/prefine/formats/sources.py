@@ -120,18 +120,14 @@ def _file(path: Path) -> Source:
             "is not a Parquet file (its first bytes are wrong)", remedy="write or fetch it again", file=path
         )
     if path.suffix == ".gz" and head and not zipped:
-        raise InputError(
-            "is named .gz but is not gzipped", remedy=f"rename it to {path.name[:-3]}", file=path
-        )
+        raise InputError("is named .gz but is not gzipped", remedy=f"rename it to {path.name[:-3]}", file=path)
     try:
         with _opened(path) as stream:
             layout = _sniff(stream, path)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"is damaged gzip ({error})", remedy="fetch or write it again", file=path) from None
-    kinds = {_json_lines: "JSON lines", _json_stream: "JSON"}
-    return Source(
-        str(path), kinds[layout] + (", gzipped" if zipped else ""), lambda: _guarded(layout, path)
-    )
+    kind = "JSON lines" if layout is _json_lines else "JSON"
+    return Source(str(path), kind + (", gzipped" if zipped else ""), lambda: _guarded(layout, path))
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -166,9 +162,7 @@ def _sniff(stream: BinaryIO, path: Path) -> Callable[[BinaryIO, str], Iterator[R
     return _json_lines if rest else _json_stream
 
 
-def _guarded(
-    layout: Callable[[BinaryIO, str], Iterator[Row | Problem]], path: Path
-) -> Iterator[Row | Problem]:
+def _guarded(layout: Callable[[BinaryIO, str], Iterator[Row | Problem]], path: Path) -> Iterator[Row | Problem]:
     """A gzip stream that breaks off becomes a problem at the line it reached."""
     line = 0
     try:

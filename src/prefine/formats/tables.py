@@ -15,7 +15,7 @@ BATCH = 256
 EXTRA = "install the extra: pip install 'prefine[data]'"
 
 
-def _need(module: str, file: str | Path) -> Any:
+def need(module: str, file: str | Path) -> Any:
     """Import an optional library, or say how to get it."""
     import importlib
 
@@ -40,8 +40,8 @@ def plain(value: Any) -> Any:
 
 def parquet(path: Path) -> Source:
     """Streamed by row group, ``BATCH`` rows at a time."""
-    pq = _need("pyarrow.parquet", path)
-    arrow = _need("pyarrow", path)
+    pq = need("pyarrow.parquet", path)
+    arrow = need("pyarrow", path)
     try:
         pq.ParquetFile(path).close()
     except (arrow.ArrowException, OSError) as error:
@@ -82,7 +82,7 @@ def directory(path: Path, split: str = "") -> Source:
 
 
 def _saved(path: Path, split: str) -> Source:
-    datasets = _need("datasets", path)
+    datasets = need("datasets", path)
     try:
         found = datasets.load_from_disk(str(path))
     except Exception as error:
@@ -99,9 +99,7 @@ def _saved(path: Path, split: str) -> Source:
 def _split(names: list[str], asked: str, path: str | Path) -> str:
     """The split asked for, else the only one, else "train"."""
     if asked and asked not in names:
-        raise InputError(
-            f"has no split {asked!r} (there: {', '.join(names)})", remedy=f"{path}:{names[0]}", file=path
-        )
+        raise InputError(f"has no split {asked!r} (there: {', '.join(names)})", remedy=f"{path}:{names[0]}", file=path)
     if asked:
         return asked
     if len(names) == 1 or "train" in names:
@@ -115,7 +113,7 @@ def _split(names: list[str], asked: str, path: str | Path) -> str:
 
 def hub(name: str) -> Source:
     """A dataset on the Hugging Face hub, streamed: ``owner/name`` or ``owner/name:split``."""
-    datasets = _need("datasets", name)
+    datasets = need("datasets", name)
     place, _, split = name.partition(":")
     try:
         found = datasets.load_dataset(place, split=split or None, streaming=True)

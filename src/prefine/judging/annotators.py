@@ -13,7 +13,7 @@ import hashlib
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import exp
 
 from prefine.errors import InputError
@@ -91,10 +91,12 @@ class LengthBiased:
     def __call__(self, slates: Sequence[Slate]) -> list[Columns]:
         return [
             {
-                "score": scores([
-                    None if v is None else v + self.per_word * len(slate.response(i).split())
-                    for i, v in enumerate(values)
-                ])
+                "score": scores(
+                    [
+                        None if v is None else v + self.per_word * len(slate.response(i).split())
+                        for i, v in enumerate(values)
+                    ]
+                )
             }
             for slate, values in zip(slates, single(self.gold, slates))
         ]
@@ -114,7 +116,9 @@ class Several:
 
     def __call__(self, slates: Sequence[Slate]) -> list[Columns]:
         said = {name: single(judge, slates) for name, judge in self.members}
-        return [self._columns(slate, {name: values[s] for name, values in said.items()}) for s, slate in enumerate(slates)]
+        return [
+            self._columns(slate, {name: values[s] for name, values in said.items()}) for s, slate in enumerate(slates)
+        ]
 
     def _columns(self, slate: Slate, said: Mapping[str, Sequence[float | None]]) -> Columns:
         names = list(said)
@@ -161,9 +165,7 @@ class Cyclic:
         return [_of_table(self._table(kinds)) for kinds in single(self.kind_of, slates)]
 
     def _table(self, kinds: Sequence[float | None]) -> list[list[float]]:
-        return [
-            [0.5 if a is None or b is None else self.table[int(a)][int(b)] for b in kinds] for a in kinds
-        ]
+        return [[0.5 if a is None or b is None else self.table[int(a)][int(b)] for b in kinds] for a in kinds]
 
 
 @dataclass(frozen=True)
@@ -181,9 +183,7 @@ class BradleyTerry:
     seed: int = 0
 
     def __call__(self, slates: Sequence[Slate]) -> list[Columns]:
-        return [
-            _of_table(self._table(slate, values)) for slate, values in zip(slates, single(self.gold, slates))
-        ]
+        return [_of_table(self._table(slate, values)) for slate, values in zip(slates, single(self.gold, slates))]
 
     def _table(self, slate: Slate, values: Sequence[float | None]) -> list[list[float]]:
         rng = dice("bradley-terry", self.seed, slate)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from prefine.artifacts import PolicyHandle
 from prefine.slate import Feedback, Slate, scores, table
 
 
@@ -39,3 +40,10 @@ class Compared:
 
     def __call__(self, slates: Sequence[Slate]) -> list[Mapping[str, Feedback]]:
         return [{self.name: table(self.function(slate))} for slate in slates]
+
+
+def spoken_by(judge: Judge, policy: PolicyHandle) -> Judge:
+    """The judge with this policy as its speaker, for judges that are the policy itself; others as they are."""
+    bind = getattr(judge, "spoken_by", None)
+    bound: Judge = judge if bind is None else bind(policy)
+    return bound

@@ -44,7 +44,7 @@ class Points:
     def __call__(self, scores: Scores) -> Loss:
         sign_N = scores.role_N.sign().to(scores.logp_NT.dtype)
         shift = self.shift(scores).detach() if callable(self.shift) else self.shift
-        weight_N = self.good * (sign_N > 0) + self.bad * (sign_N < 0)
+        weight_N = self.good * sign_N.clamp(min=0) + self.bad * sign_N.clamp(max=0).abs()
         loss_N = weight_N * self.link(sign_N * (self.beta * self.measure(scores) - shift))
         labelled_G = scores.over_group(sign_N.abs())
         return Loss.of(scores.over_group(loss_N) / labelled_G.clamp(min=1))
@@ -65,7 +65,7 @@ class MismatchedKL:
         if not bool(mismatched.any()):
             raise InputError(
                 "KTO's reference point needs responses to other prompts, and the contrasts have none",
-                remedy='curate with `mismatched(...)`, or set the option reference_point="zero"',
+                remedy="curate labels of at least two prompts with `mismatched(...)`, or set reference_point to zero",
             )
         return self.beta * self.measure(scores).detach()[mismatched].mean().clamp(min=0)
 

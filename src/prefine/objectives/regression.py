@@ -58,7 +58,7 @@ class Sided:
 
     def __call__(self, scores: Scores) -> Tensor:
         p_N = scores.value(self.name, self.default)[scores.group_N]
-        return self.factor * scores.role_N.sign() * (p_N - 0.5)
+        return self.factor * (p_N - 0.5) * scores.role_N.sign()
 
 
 def sppo(eta: float = 1000.0, reference: str = "reference") -> Regression:
@@ -76,7 +76,7 @@ def sppo(eta: float = 1000.0, reference: str = "reference") -> Regression:
 
 
 def sppo_single(eta: float = 1000.0, hard: bool = False, reference: str = "reference") -> Regression:
-    """SPPO from one comparison: targets +-eta (p - 1/2), p the value "preference", that w beats l.
+    """SPPO from one comparison (arXiv 2405.00675, released code): targets +-eta (p - 1/2), p the value "preference", that w beats l.
 
     ``hard`` takes p = 1 (the label as it is), for data without probabilities.
 

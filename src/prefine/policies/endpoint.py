@@ -228,7 +228,7 @@ def _read_choice(choice: Mapping[str, Any], answer: Mapping[str, Any], sampling:
     logps = _read_logps(choice.get("logprobs"))
     drawn_from_model = sampling.temperature == 1 and sampling.top_p >= 1
     if logps is not None and not drawn_from_model:
-        origin["model_logps"] = list(logps)
+        origin["server_logps"] = list(logps)
     return Candidate(
         text=text or "",
         logps=logps if drawn_from_model else None,

@@ -186,12 +186,13 @@ class Client:
         key = (os.environ.get(self.key_env, "") if self.key_env else "").strip()
         if not key:
             return {}
-        if not (key.isascii() and key.isprintable()) or " " in key:
-            raise InputError(
-                f"the environment variable {self.key_env} holds characters that no key has",
-                remedy=f"set {self.key_env} to the key alone, without quotes, spaces or line ends",
-            )
-        return {"Authorization": f"Bearer {key}"}
+        if key.isascii() and key.isprintable() and " " not in key:
+            return {"Authorization": f"Bearer {key}"}
+        del key  # not even in the locals of a traceback
+        raise InputError(
+            f"the environment variable {self.key_env} holds characters that no key has",
+            remedy=f"set {self.key_env} to the key alone, without quotes, spaces or line ends",
+        )
 
     def _refused(self, response: httpx.Response) -> Trouble:
         """A status other than 200, as an error with a remedy."""

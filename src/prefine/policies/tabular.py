@@ -27,12 +27,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from prefine.errors import InputError
+from prefine.policies import directory
 from prefine.policies.base import Batch, Limits, Row, Sampling
 from prefine.slate import Candidate, Contrast, Prompt, prompt_from_json, prompt_text, prompt_to_json
 
 Numbers = Tensor | np.ndarray | Sequence[Sequence[float]]
 
-FILES = ("policy.json", "tabular.safetensors")
+SETS, NUMBERS = "tabular.json", "tabular.safetensors"
 
 
 class Tabular:
@@ -78,7 +79,7 @@ class Tabular:
         prompts: Sequence[Prompt], actions: Sequence[str] | Sequence[Sequence[str]], probabilities_PA: Numbers
     ) -> Tabular:
         """The policy with these probabilities (each row is normalised; all must be above 0)."""
-        probabilities = _tensor(probabilities_PA)
+        probabilities = _tensor(probabilities_PA, fill=1.0)
         if not bool((probabilities > 0).all()):
             raise InputError("a softmax cannot give an action probability 0", remedy="give every action some")
         return Tabular(prompts, actions, probabilities.log())
@@ -121,35 +122,37 @@ class Tabular:
         ]
 
     def save(self, path: Path) -> None:
-        """``policy.json`` (prompts, actions) and ``tabular.safetensors``."""
+        """``tabular.json`` (prompts, actions) and ``tabular.safetensors`` (parameters), float64."""
         path.mkdir(parents=True, exist_ok=True)
-        about = {
-            "kind": self.kind,
-            "prompts": [prompt_to_json(p) for p in self.prompts],
-            "actions": [list(a) for a in self.actions],
-        }
-        (path / FILES[0]).write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
-        tensors = {name: t.detach().cpu().contiguous() for name, t in self.module.state_dict().items()}
-        save_file(tensors, path / FILES[1])
+        about = {"prompts": [prompt_to_json(p) for p in self.prompts], "actions": [list(a) for a in self.actions]}
+        (path / SETS).write_text(json.dumps(about, ensure_ascii=False) + "\n", encoding="utf-8")
+        save_file({name: t.detach().cpu().contiguous() for name, t in self._tensors().items()}, path / NUMBERS)
+        directory.write_meta(path, self.kind)
 
     @staticmethod
-    def load(path: Path) -> Tabular:
+    def load(path: str | Path) -> Tabular:
         """What ``save`` wrote."""
+        here = directory.find(path)
         try:
-            about = json.loads((path / FILES[0]).read_text(encoding="utf-8"))
-            tensors = load_file(path / FILES[1])
-            return Tabular(
-                [prompt_from_json(p) for p in about["prompts"]],
-                about["actions"],
-                tensors["logits_PA"],
-                features_PAD=tensors.get("features_PAD"),
-                theta_D=tensors.get("theta_D"),
-            )
+            about = directory.read_json(here / SETS)
+            tensors = load_file(here / NUMBERS)
+            prompts = [prompt_from_json(p) for p in about["prompts"]]
+            return Tabular(prompts, about["actions"], **tensors)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise InputError(
-                f"{path} is not a tabular policy ({type(error).__name__}: {error})",
-                remedy=f"give a directory with {' and '.join(FILES)}, as Tabular.save writes it",
+                f"is not a tabular policy ({type(error).__name__}: {error})",
+                remedy=f"give a directory with {SETS} and {NUMBERS}, as Tabular.save writes it",
+                file=path,
             ) from error
+
+    @staticmethod
+    def fingerprint(path: str | Path) -> str:
+        """A hash of the directory's content."""
+        return directory.fingerprint(path)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """What the constructor takes, by its names there."""
+        return {name: t.detach() for name, t in self.module.state_dict().items()}
 
     # -- exact figures -------------------------------------------------------------------------------
 
@@ -194,24 +197,23 @@ class Tabular:
 
     def expected(self, values_PA: Numbers) -> Tensor:
         """(P,) expectation of a value of the actions, under the policy."""
-        return (self.probabilities_PA() * _tensor(values_PA)).sum(-1)
+        return (self.probabilities_PA() * self._values(values_PA)).sum(-1)
 
     def tilted(self, values_PA: Numbers, beta: float) -> Tabular:
         """The maximiser of E[values] - beta KL(pi || self): pi(a) = self(a) exp(values(a) / beta) / Z."""
         logp_PA = self.logp_PA().detach().cpu()
         base_PA = torch.where(logp_PA.isfinite(), logp_PA, 0.0)
-        return Tabular(self.prompts, self.actions, base_PA + _tensor(values_PA) / beta)
+        return Tabular(self.prompts, self.actions, base_PA + self._values(values_PA) / beta)
+
+    def _values(self, values_PA: Numbers) -> Tensor:
+        values, shape = _tensor(values_PA), (len(self.prompts), max(len(a) for a in self.actions))
+        if tuple(values.shape) != shape:  # broadcasting would be silent
+            raise ValueError(f"values have the shape {tuple(values.shape)}; prompts x actions is {shape}")
+        return values
 
     def copy(self) -> Tabular:
         """The same policy with parameters of its own."""
-        tensors = {name: t.detach().clone() for name, t in self.module.state_dict().items()}
-        return Tabular(
-            self.prompts,
-            self.actions,
-            tensors["logits_PA"],
-            features_PAD=tensors.get("features_PAD"),
-            theta_D=tensors.get("theta_D"),
-        )
+        return Tabular(self.prompts, self.actions, **self._tensors())  # the constructor copies
 
 
 class Table(nn.Module):
@@ -278,5 +280,9 @@ def _name(prompt: Prompt) -> str:
     return json.dumps(prompt_to_json(prompt), sort_keys=True)
 
 
-def _tensor(values: Any) -> Tensor:
+def _tensor(values: Any, fill: float = 0.0) -> Tensor:
+    """Float64, without gradient. Lists of unequal length are filled up: what is there is never read."""
+    if isinstance(values, list | tuple) and values and isinstance(values[0], list | tuple):
+        width = max(len(row) for row in values)
+        values = [[*row, *[fill] * (width - len(row))] for row in values]
     return torch.as_tensor(values, dtype=torch.float64).detach()

@@ -133,6 +133,16 @@ class TextCodec:
         skip = len(self._decoded([anchor])[0])
         return [text[skip:] for text in texts]
 
+    def texts(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """What sampled responses say: their text without what ends them."""
+        return self.decode_all([self._unended(tuple(row)) for row in rows])
+
+    def _unended(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        for ending in (self._turn_end, (self.end,)):
+            if ids[-len(ending) :] == ending:
+                return ids[: -len(ending)]
+        return ids[:-1] if ids and ids[-1] in self.stops else ids
+
     def cut_prompt(self, ids: tuple[int, ...], keep: int) -> tuple[int, ...]:
         """The last ``keep`` tokens of a prompt; a beginning-of-text token keeps its place in front."""
         if len(ids) <= keep:

@@ -83,16 +83,32 @@ def not_a_number(seen: Seen) -> Advice | None:
 
 
 def both_fell(seen: Seen) -> Advice | None:
+    fell = _fell_on_held_out(seen) or _fell_in_training(seen)
+    if fell is None:
+        return None
+    where, chosen, rejected = fell
+    return Advice(
+        "Hold the chosen responses up",
+        f"Both log-probabilities fell {where} (chosen {chosen:+.2f}, rejected {rejected:+.2f}): likelihood "
+        "displacement. The margin grew because the rejected fell faster.",
+        "Add a likelihood term on the chosen responses (`rpo-regularized`, `orpo`), or regress each side on its "
+        "own target instead of their difference (`sppo`); pairs whose two responses differ more also help.",
+    )
+
+
+def _fell_on_held_out(seen: Seen) -> tuple[str, float, float] | None:
+    sides = [seen.ends("pair_chosen_logp"), seen.ends("pair_rejected_logp")]
+    moves = [after - before for side in sides if side is not None for before, after in [side]]
+    if len(moves) < 2 or not all(m.clear and m.value < 0 for m in moves):
+        return None
+    return "on held-out pairs", moves[0].value, moves[1].value
+
+
+def _fell_in_training(seen: Seen) -> tuple[str, float, float] | None:
     chosen, rejected = change(seen.policies, "chosen_logp"), change(seen.policies, "rejected_logp")
     if chosen is None or rejected is None or (chosen.direction, rejected.direction) != (-1, -1):
         return None
-    return Advice(
-        "Hold the chosen responses up",
-        f"Both log-probabilities fell during training (chosen {chosen.amount:+.2f}, rejected "
-        f"{rejected.amount:+.2f}): likelihood displacement. The margin grew because the rejected fell faster.",
-        "Add a likelihood term on the chosen responses (regularised-po, orpo), or regress each side on its own "
-        "target instead of their difference (sppo); pairs whose two responses differ more also help.",
-    )  # fmt: skip
+    return "during training", chosen.amount, rejected.amount
 
 
 def grew_longer(seen: Seen) -> Advice | None:
@@ -102,7 +118,7 @@ def grew_longer(seen: Seen) -> Advice | None:
     return Advice(
         "Take length out of the preference",
         f"Responses grew by {ends[1].value / ends[0].value - 1:.0%}; part of the gain in wins may be length.",
-        "Use a length-regularised margin (ilr-dpo) or a length-normalised objective (simpo), and compare at "
+        "Use a length-regularised margin (`ilr-dpo`) or a length-normalised objective (`simpo`), and compare at "
         "equal length.",
     )  # fmt: skip
 
@@ -165,7 +181,7 @@ def learnt_at_once(seen: Seen) -> Advice | None:
                 "Make the pairs harder",
                 f"“{training.label}” told chosen from rejected almost perfectly within a quarter of its steps.",
                 "Fewer epochs or a lower learning rate; pairs with a smaller gap (a quantile or margin curator); "
-                "or a bounded target (ipo), which does not push a won pair further.",
+                "or a bounded target (`ipo`), which does not push a won pair further.",
             )  # fmt: skip
     return None
 
@@ -179,7 +195,7 @@ def barely_learnt(seen: Seen) -> Advice | None:
         "Check the preferences",
         f"Training ended with {sum(tail) / len(tail):.0%} of the pairs ranked right: hardly more than chance.",
         "More steps or a higher learning rate; if it stays so the labels are noisy or near ties: ask the judge "
-        "twice, drop small gaps, or use an objective that expects noise (dpo with label smoothing, kto).",
+        "twice, drop small gaps, or use an objective that expects noise (`dpo` with label smoothing, `kto`).",
     )
 
 
@@ -210,6 +226,17 @@ def few_lessons(seen: Seen) -> Advice | None:
                 "Sample more responses a prompt (n), at a higher temperature, or drop prompts already mastered.",
             )  # fmt: skip
     return None
+
+
+def cut_off(seen: Seen) -> Advice | None:
+    finished = seen.end.of("finished") if seen.end else None
+    if finished is None or finished.value > 0.8:
+        return None
+    return Advice(
+        "Let it finish",
+        f"{1 - finished.value:.0%} of the responses were cut by the token limit.",
+        "Raise the limit on new tokens; a policy that lost its end token needs it in the chosen responses.",
+    )
 
 
 def judge_abstained(seen: Seen) -> Advice | None:
@@ -250,5 +277,5 @@ def went_well(seen: Seen) -> Advice | None:
 
 RULES: tuple[Rule, ...] = (
     did_not_end, not_a_number, both_fell, grew_longer, overoptimised, far_for_nothing, nothing_moved,
-    learnt_at_once, barely_learnt, spiky, few_lessons, judge_abstained, still_rising, went_well,
+    learnt_at_once, barely_learnt, spiky, few_lessons, cut_off, judge_abstained, still_rising, went_well,
 )  # fmt: skip

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 460, 250
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 40
+LEFT, RIGHT, TOP = 58, 14, 14
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,13 @@ def line_chart(
     rule: tuple[float, str] | None = None,
     marks: Sequence[tuple[float, str]] = (),
     percent: bool = False,
+    least: float = 0.0,
 ) -> Markup:
-    """A chart. ``rule`` is a horizontal line that means something (chance, no change); ``marks`` are vertical
+    """A chart. ``least`` is the smallest height of the y axis, so that a change that is none does not look
+    like one. ``rule`` is a horizontal line that means something (chance, no change); ``marks`` are vertical
     lines where something begins; ``x_ticks`` replace the numbers of the x axis by names."""
     drawn = [s for s in series if s.points]
+    bottom = HEIGHT - (40 if x_label else 24)
     if not drawn:
         return Markup("")
     xs = [v for s in drawn for p in s.points for v in (p.x, p.x_low, p.x_high) if v is not None]
@@ -62,6 +65,8 @@ def line_chart(
         ys.append(rule[0])
     x_low, x_high = _padded(xs, 0.0 if x_ticks is None and not drawn[0].named_points else 0.06)
     y_low, y_high = _padded(ys, 0.07)
+    lacking = max(0.0, least - (y_high - y_low)) / 2
+    y_low, y_high = y_low - lacking, y_high + lacking
     if percent:
         y_low, y_high = max(y_low, -0.02), min(y_high, 1.02)
 
@@ -69,7 +74,7 @@ def line_chart(
         return LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
 
     def at_y(y: float) -> float:
-        return HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
+        return bottom - (y - y_low) / (y_high - y_low) * (bottom - TOP)
 
     parts: list[Markup] = []
     for tick in ticks(y_low, y_high, 5):
@@ -79,11 +84,11 @@ def line_chart(
         parts.append(_text(LEFT - 7, y + 4, text, "tick end"))
     named = x_ticks if x_ticks is not None else {t: short(t) for t in ticks(x_low, x_high, 6)}
     for x, name in _thinned(named):
-        parts.append(_text(at_x(x), HEIGHT - BOTTOM + 17, name, "tick mid"))
+        parts.append(_text(at_x(x), bottom + 17, name, "tick mid"))
     for x, name in marks:
-        parts.append(_line(at_x(x), TOP, at_x(x), HEIGHT - BOTTOM, "mark"))
+        parts.append(_line(at_x(x), TOP, at_x(x), bottom, "mark"))
         parts.append(_text(at_x(x) + 4, TOP + 9, name, "note"))
-    parts.append(_line(LEFT, HEIGHT - BOTTOM, WIDTH - RIGHT, HEIGHT - BOTTOM, "axis"))
+    parts.append(_line(LEFT, bottom, WIDTH - RIGHT, bottom, "axis"))
     if rule is not None:
         parts.append(_line(LEFT, at_y(rule[0]), WIDTH - RIGHT, at_y(rule[0]), "rule"))
         parts.append(_text(WIDTH - RIGHT, at_y(rule[0]) - 5, rule[1], "note end"))
@@ -92,7 +97,7 @@ def line_chart(
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 5, x_label, "label mid"))
     parts.append(
         Markup('<text class="label mid" transform="translate(11 {}) rotate(-90)">{}</text>').format(
-            f"{(TOP + HEIGHT - BOTTOM) / 2:.0f}", y_label
+            f"{(TOP + bottom) / 2:.0f}", y_label
         )
     )
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
@@ -136,7 +141,7 @@ def short(value: float) -> str:
         return f"{value / 1e3:.3g}k"
     if size and size < 1e-3:
         return f"{value:.0e}".replace("e-0", "e-")
-    return f"{value:.4g}".replace("-0.", "−0.") if value < 0 else f"{value:.4g}"
+    return f"{value:.4g}"
 
 
 def _draw(s: Series, at_x, at_y, percent: bool) -> list[Markup]:  # type: ignore[no-untyped-def]
@@ -164,8 +169,8 @@ def _draw(s: Series, at_x, at_y, percent: bool) -> list[Markup]:  # type: ignore
             )
         )
         if s.named_points and p.label:
-            left = x > WIDTH - RIGHT - 60
-            parts.append(_text(x + (-8 if left else 8), y - 8, p.label, "note end" if left else "note"))
+            left = x > WIDTH - RIGHT - 56
+            parts.append(_text(x + (-8 if left else 8), y + 15, p.label, "note end" if left else "note"))
     return parts
 
 
@@ -189,6 +194,4 @@ def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
 
 
 def _text(x: float, y: float, text: str, kind: str) -> Markup:
-    return Markup('<text class="{}" x="{}" y="{}">{}</text>').format(
-        kind, f"{x:.1f}", f"{y:.1f}", escape(text)
-    )
+    return Markup('<text class="{}" x="{}" y="{}">{}</text>').format(kind, f"{x:.1f}", f"{y:.1f}", escape(text))

@@ -9,6 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from prefine.report.record import Record, Row, figures_of, get, number
 
@@ -111,6 +112,7 @@ class Cost:
 
     seconds: float
     trained_tokens: float
+    sampled_tokens: float
     labels: float
     responses: float
     made: int
@@ -152,7 +154,7 @@ def change(trainings: Iterable[Segment], name: str) -> Change | None:
         if len(values) < 4:
             continue
         first, last = values[:k], values[-k:]
-        spread = _variance([b - a for a, b in zip(values, values[1:])]) / 2  # noise, the trend taken out
+        spread = _variance([b - a for a, b in pairwise(values)]) / 2  # noise, the trend taken out
         before.append(_mean(first))
         after.append(_mean(last))
         variance.append(2 * spread / k)
@@ -173,17 +175,17 @@ def cost(record: Record) -> Cost:
             continue
         made[verb] += 1
         seconds[verb] += get(event, "seconds") or 0.0
-        for name, of in COUNTED.items():
-            if verb in of:
-                totals[name] += get(event, name) or 0.0
+        for name in COUNTED.get(verb, ()):
+            totals[f"{verb} {name}"] += get(event, name) or 0.0
     for event in record.reused:
         reused[str(event.get("verb") or "?")] += 1
     verbs = sorted({*made, *reused}, key=lambda v: -seconds[v])
     return Cost(
         seconds=sum(seconds.values()),
-        trained_tokens=totals["tokens"],
-        labels=totals["labels"],
-        responses=totals["candidates"],
+        trained_tokens=totals["train tokens"],
+        sampled_tokens=totals["sample tokens"],
+        labels=totals["judge labels"],
+        responses=totals["sample candidates"],
         made=sum(made.values()),
         reused=sum(reused.values()),
         by_verb=tuple(VerbCost(v, made[v], reused[v], seconds[v]) for v in verbs),
@@ -194,9 +196,9 @@ FREE = ("slates", "policy")
 """Verbs that only bring something in when they took no time."""
 
 COUNTED: Mapping[str, tuple[str, ...]] = {
-    "tokens": ("train", "fit"),
-    "labels": ("judge",),
-    "candidates": ("sample",),
+    "train": ("tokens",),
+    "judge": ("labels",),
+    "sample": ("candidates", "tokens"),
 }
 """Which figures of which verbs add up to a cost."""
 

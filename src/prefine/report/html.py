@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from prefine.report import panels
 from prefine.report.advice import advice
@@ -46,7 +47,7 @@ def render(record: Record) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(seconds=say_seconds, count=say_count, figure=say_figure)
+    environment.filters.update(seconds=say_seconds, count=say_count, figure=say_figure, code=code)
     points = main_evaluation(record)
     return environment.get_template("template.html.j2").render(
         title=_title(record),
@@ -100,11 +101,18 @@ def say_figure(value: Any) -> str:
     return f"{known:,.0f}" if known == int(known) and abs(known) < 1e12 else f"{known:.4g}"
 
 
+def code(text: str) -> Markup:
+    """Text whose `words in backticks` show as code; everything is escaped."""
+    parts = [Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(text.split("`"))]
+    return Markup("").join(parts)
+
+
 def _title(record: Record) -> str:
     config = record.config
     name = config.get("title") or _catalogued(record, "title") or config.get("system") or record.path.name
+    name = str(name).split(":")[0]
     world = _inputs(record).get("world")
-    return f"{name} · {world} world" if world else str(name)
+    return f"{name} · {world} world" if world else name
 
 
 def _about(record: Record) -> list[tuple[str, str]]:
@@ -112,11 +120,12 @@ def _about(record: Record) -> list[tuple[str, str]]:
     config = record.config
     options = config.get("options")
     number_ = config.get("number")
+    number_ = number_ if number_ is not None else _catalogued(record, "number")
     system = " ".join(str(x) for x in (f"{number_:03d}" if isinstance(number_, int) else "", config.get("system")) if x)
     rows = [
         ("system", system),
         ("paper", str(config.get("paper") or _catalogued(record, "paper") or "")),
-        *((str(name), _one_line(value)) for name, value in _inputs(record).items()),
+        *((str(name).replace("_", " "), _one_line(value)) for name, value in _inputs(record).items()),
         ("options", ", ".join(f"{k} = {_one_line(v)}" for k, v in options.items())) if isinstance(options, Mapping)
         else ("options", ""),
         ("seed", str(config.get("seed", ""))),
@@ -129,7 +138,7 @@ def _inputs(record: Record) -> Mapping[str, Any]:
     return {k: v for k, v in inputs.items() if v is not None} if isinstance(inputs, Mapping) else {}
 
 
-def _catalogued(record: Record, field: str) -> str:
+def _catalogued(record: Record, field: str) -> Any:
     """What the catalogue says of the system, if this prefine still has it."""
     name = record.config.get("system")
     if not name:
@@ -137,7 +146,7 @@ def _catalogued(record: Record, field: str) -> str:
     try:
         from prefine.catalogue import find
 
-        return str(getattr(find(str(name)), field))
+        return getattr(find(str(name)), field)
     except Exception:  # a report is made whatever state the installation is in
         return ""
 
@@ -180,7 +189,7 @@ def _tiles(points: Sequence[Evaluated]) -> list[dict[str, Any]]:
     if win is not None:
         tiles.append({
             "name": "wins against the start", "value": f"{win.value:.0%}",
-            "below": f"95% interval {win.low:.0%} to {win.high:.0%}" if win.se is not None else "",
+            "below": f"95%: {win.low:.0%} to {win.high:.0%}" if win.se is not None else "",
             "interval": (max(0.0, win.low), win.value, min(1.0, win.high)) if win.se is not None else None,
         })  # fmt: skip
     for name, title in (("reward", "reward"), ("length", "length, tokens"), ("pair_accuracy", "held-out pairs right")):
@@ -237,7 +246,7 @@ def _samples(record: Record) -> list[dict[str, Any]]:
             continue
         before, after = get(row, "before_score"), get(row, "after_score")
         gain = after - before if before is not None and after is not None else None
-        texts = {k: _cut(_text(row.get(k))) for k in ("prompt", "before", "after")}
+        texts = {k: _cut(_text(row.get(k)).strip()) for k in ("prompt", "before", "after")}
         rows.append({**texts, "before_score": before, "after_score": after, "gain": gain})
     return rows[:SAMPLES]
 

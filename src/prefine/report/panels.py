@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from prefine.report.charts import Point, Series, line_chart, short, smooth
+from prefine.report.charts import Point, Series, line_chart, smooth
 from prefine.report.figures import (
     Change,
     Estimate,
@@ -42,6 +42,7 @@ def outcome(record: Record) -> list[Panel]:
     panels.append(_by_round(groups, "length", "Length", "tokens a response", _say_length))
     panels.append(_by_round(groups, "pair_accuracy", "Held-out pairs ranked right", "share of pairs", _say_pairs,
                             percent=True, rule=(0.5, "chance")))  # fmt: skip
+    panels.append(_held_out_sides(groups))
     return [p for p in panels if p is not None]
 
 
@@ -65,7 +66,8 @@ def training(record: Record) -> list[Panel]:
                  "Calm is good; spikes point at single batches."),
         _by_step(rewards, [("accuracy", "accuracy", ACCENT)], "Reward model: accuracy", "pairs ranked right",
                  "The share of training pairs that the reward model ranks right.", rule=(0.5, "chance"), percent=True),
-        _by_step(rewards, [("loss", "loss", ACCENT)], "Reward model: loss", "loss", "The objective of the reward model."),
+        _by_step(rewards, [("loss", "loss", ACCENT)], "Reward model: loss", "loss",
+                 "The objective of the reward model."),
     ]  # fmt: skip
     return [p for p in panels if p is not None]
 
@@ -78,6 +80,33 @@ def displacement(trainings: Sequence[Segment]) -> str:
     moves = f"Within a training, chosen {_went(chosen)} and rejected {_went(rejected)}. "
     return moves + DISPLACEMENT[chosen.direction, rejected.direction]
 
+
+def _held_out_sides(groups: dict[str, list[Evaluated]]) -> Panel | None:
+    """Chosen and rejected log-probabilities of held-out pairs: displacement where it cannot be overfitting."""
+    points = max(groups.values(), key=len, default=[])
+    sides = {
+        name: [(p, e) for p in points if (e := p.of(f"pair_{name}_logp")) is not None]
+        for name in ("chosen", "rejected")
+    }
+    if any(len(known) < 2 for known in sides.values()):
+        return None
+    series = [
+        Series(name, tuple(_point(p.position, e, p.label) for p, e in known), colour)
+        for (name, known), colour in zip(sides.items(), (CHOSEN, REJECTED))
+    ]
+    title = "Held-out chosen and rejected"
+    chart = line_chart(series, title=title, x_label="", y_label="log-probability, nats",
+                       x_ticks={float(p.position): p.label for p, _ in sides["chosen"]})  # fmt: skip
+    moves = {name: known[-1][1] - known[0][1] for name, known in sides.items()}
+    went = {name: 0 if not m.clear else (1 if m.value > 0 else -1) for name, m in moves.items()}
+    said = ", ".join(f"{name} {WENT[went[name]]} by {abs(moves[name].value):.2g}" if went[name] else f"{name} stayed"
+                     for name in sides)  # fmt: skip
+    return Panel(
+        title, chart, f"From start to end, {said}. {DISPLACEMENT[went['chosen'], went['rejected']]}", _legend(series)
+    )
+
+
+WENT = {-1: "fell", 0: "stayed", 1: "rose"}
 
 DISPLACEMENT = {
     (-1, -1): "Both fall: likelihood displacement. The margin grows because the rejected falls faster, while the "
@@ -96,8 +125,7 @@ DISPLACEMENT = {
 
 
 def _went(moved: Change) -> str:
-    word = {-1: "fell", 0: "stayed", 1: "rose"}[moved.direction]
-    return f"{word} ({moved.amount:+.2f} ± {1.96 * moved.se:.2f} nats)"
+    return f"{WENT[moved.direction]} ({moved.amount:+.2f} ± {1.96 * moved.se:.2f} nats)"
 
 
 def _by_round(
@@ -110,9 +138,13 @@ def _by_round(
     percent: bool = False,
     rule: tuple[float, str] | None = None,
 ) -> Panel | None:
-    series, ticks, first = [], {}, []
+    series: list[Series] = []
+    ticks: dict[float, str] = {}
+    first: Known = []
     for i, (name, points) in enumerate(groups.items()):
         known = [(p, e) for p in points if (e := p.of(figure)) is not None]
+        if figure == "win_rate" and known and points[0].position == 0 and known[0][0].position > 0:
+            known.insert(0, (points[0], Estimate(0.5)))  # against itself
         first = first or known
         ticks.update({float(p.position): p.label for p, _ in known})
         drawn = tuple(_point(p.position, e, p.label) for p, e in known)
@@ -120,8 +152,9 @@ def _by_round(
     if not first or (len(first) < 2 and figure != "win_rate"):
         return None
     chart = line_chart(
-        series, title=f"{title} by round", x_label="", y_label=y_label, x_ticks=ticks, percent=percent, rule=rule
-    )
+        series, title=f"{title} by round", x_label="", y_label=y_label, x_ticks=ticks, percent=percent, rule=rule,
+        least=0.3 * first[0][1].value if figure == "length" else 0.0,
+    )  # fmt: skip
     return Panel(title, chart, say(first), _legend(series))
 
 
@@ -138,7 +171,9 @@ def _reward_and_kl(groups: dict[str, list[Evaluated]]) -> Panel | None:
         series.append(Series(name, tuple(drawn), colour=_colour(i), named_points=True))
     if max((len(s.points) for s in series), default=0) < 2:
         return None
-    chart = line_chart(series, title="Reward against KL", x_label="KL to the start, nats a response", y_label="mean reward")
+    chart = line_chart(
+        series, title="Reward against KL", x_label="KL to the start, nats a response", y_label="mean reward"
+    )
     text = "What the reward cost in distance from the start. Up and to the left is better; a line that turns "
     return Panel("Reward against KL", chart, text + "flat or down spends distance for nothing.", _legend(series))
 
@@ -206,7 +241,7 @@ def _say_moved(what: str) -> Callable[[Known], str]:
     def say(known: Known) -> str:
         moved = known[-1][1] - known[0][1]
         sure = "" if moved.clear or moved.se is None else ", which could be chance"
-        return f"{what} went from {short(known[0][1].value)} to {short(known[-1][1].value)} ({moved.value:+.3g}){sure}."
+        return f"{what} went from {known[0][1].value:.3g} to {known[-1][1].value:.3g} ({moved.value:+.3g}){sure}."
 
     return say
 
@@ -220,11 +255,10 @@ def _say_length(known: Known) -> str:
         return f"Responses grew by {ratio:.0%}. Judges like length: compare at equal length before trusting the wins."
     if ratio < -0.10:
         return f"Responses shrank by {-ratio:.0%}."
-    return f"Length held ({ratio:+.1%}), so the gain is not bought with words."
+    return f"Length held ({ratio:+.1%}): whatever was gained is not bought with words."
 
 
 def _say_pairs(known: Known) -> str:
     return (
-        f"Of held-out pairs, {known[-1][1].value:.0%} have the chosen response gain on the rejected, against "
-        "the start."
+        f"Of held-out pairs, {known[-1][1].value:.0%} have the chosen response gain on the rejected, against the start."
     )

@@ -63,9 +63,7 @@ class Record:
     @property
     def last_launch(self) -> tuple[Row, ...]:
         """The verbs since the command was given last."""
-        starts = [
-            i for i, e in enumerate(self.journal) if e.get("verb") == "run" and e.get("event") == "start"
-        ]
+        starts = [i for i, e in enumerate(self.journal) if e.get("verb") == "run" and e.get("event") == "start"]
         return tuple(e for e in self.journal[starts[-1] if starts else 0 :] if e.get("verb") != "run")
 
     @property
@@ -106,9 +104,7 @@ def read_record(run_dir: str | Path) -> Record:
     path = Path(run_dir)
     names = ("run.yaml", "journal.jsonl", "metrics.jsonl", "evaluations.jsonl", "samples.jsonl", "notes.jsonl")
     if not path.is_dir():
-        raise InputError(
-            "there is no run directory here", remedy="`prefine runs` lists the runs there are", file=path
-        )
+        raise InputError("there is no run directory here", remedy="`prefine runs` lists the runs there are", file=path)
     if not any((path / name).exists() for name in names):
         raise InputError(
             "this directory holds no run (no run.yaml and no journal)",
@@ -125,7 +121,7 @@ def read_record(run_dir: str | Path) -> Record:
         path=path,
         config=_read_yaml(path / "run.yaml"),
         journal=tables["journal.jsonl"],
-        metrics=_last(tables["metrics.jsonl"], lambda r: [r.get("key") or r.get("label"), r.get("step")]),
+        metrics=_last(map(_flat, tables["metrics.jsonl"]), lambda r: [r.get("key") or r.get("label"), r.get("step")]),
         evaluations=_last(
             tables["evaluations.jsonl"],
             lambda r: [r.get("name"), r.get("round"), r.get("role") or r.get("label"), r.get("key")],
@@ -191,6 +187,11 @@ def _read_yaml(path: Path) -> Row:
     except (OSError, yaml.YAMLError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _flat(row: Row) -> Row:
+    """Names of figures without slashes: chosen/logp is chosen_logp here."""
+    return {name.replace("/", "_"): value for name, value in row.items()}
 
 
 def _last(rows: Iterable[Row], name: Callable[[Row], Any]) -> tuple[Row, ...]:

@@ -20,7 +20,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,11 +29,14 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from prefine.errors import RunStopped
+
 BOS, EOS, PAD = "<bos>", "<eos>", "<pad>"
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{% if not loop.first %}\n{% endif %}"
-    "{{ 'Assistant:' if m['role'] == 'assistant' else m['role'] | capitalize + ':' }} {{ m['content'] }}"
+    "{% if m['role'] == 'assistant' %}Assistant: {{ m['content'] | trim }}{{ eos_token }}"
+    "{% else %}{{ m['role'] | capitalize }}: {{ m['content'] }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}\nAssistant:{% endif %}"
 )
 """Renders ``[{"role": "user", "content": ...}]`` the way the assistant world writes its prompts."""
@@ -65,41 +68,40 @@ class Settings:
     """Fixed, because the order of sums (and so the last bits) depends on it."""
 
 
-def pretrained(cache: Path, name: str, write: Writer, settings: Settings = Settings()) -> Path:  # noqa: B008
-    """The directory of the base policy ``name``, trained now unless it is there. Safe to call at once from
-    several processes: each trains in a directory of its own and the rename decides."""
-    directory = Path(cache) / f"{name}-{key_of(write, settings)}"
-    if directory.exists():
-        return directory
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    making = directory.with_name(f".{directory.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    making.mkdir()
-    try:
+def pretrained(cache: Path, name: str, write: Writer, settings: Settings = Settings()) -> Path:
+    """The directory of the base policy ``name``, trained now unless it is there."""
+
+    def make(directory: Path) -> None:
         with fixed_threads(settings.threads):
             tokenizer = make_tokenizer(write, settings)
             model = train(tokenizer, write, settings)
-        model.save_pretrained(making, safe_serialization=True)
-        tokenizer.save_pretrained(making)
-        publish(making, directory)
+        model.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+
+    return made_once(cache, name, make, write.__module__, repr((write, settings)))
+
+
+def made_once(cache: Path, name: str, make: Callable[[Path], None], module: str, about: str = "") -> Path:
+    """The directory ``cache/name-key`` that ``make`` fills, made now unless it is there.
+
+    The key is a hash of the module's source, this file and ``about``. Safe to call at once from several
+    processes: each makes a directory of its own, a rename puts it in place, and the first one stays."""
+    sources = [inspect.getsource(sys.modules[m]) for m in (module, __name__)]
+    key = hashlib.sha256("\x00".join([*sources, about]).encode()).hexdigest()[:12]
+    directory = Path(cache) / f"{name}-{key}"
+    if directory.exists():
+        return directory
+    making = directory.with_name(f".{directory.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    making.mkdir(parents=True)
+    try:
+        make(making)
+        with suppress(OSError):  # somebody else was first, with the same bits
+            making.rename(directory)
     finally:
         shutil.rmtree(making, ignore_errors=True)
+    if not directory.exists():
+        raise RunStopped(f"could not write the base policy {directory}", remedy="check that the disk has room")
     return directory
-
-
-def publish(made: Path, directory: Path) -> None:
-    """Rename a finished directory into place; if somebody else was first, theirs (the same bits) stays."""
-    try:
-        made.rename(directory)
-    except OSError:
-        if not directory.exists():
-            raise
-
-
-def key_of(write: Writer, settings: Settings) -> str:
-    """A hash of the world's file, this file and the settings."""
-    sources = [inspect.getsource(sys.modules[m]) for m in (write.__module__, __name__)]
-    text = "\x00".join([*sources, repr(write) if not hasattr(write, "__name__") else "", repr(settings)])
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 @contextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from prefine import objectives
+from prefine import curating, objectives
 from prefine.artifacts import Contrasts, PolicyHandle
 from prefine.catalogue import system
+from prefine.curating.base import as_is
 from prefine.run import Run
 
 TINY = {"lr": 1e-3, "epochs": 2}
@@ -29,4 +30,5 @@ def kto(
     unequal numbers of good and bad, set the weights so that their products with the counts are alike.
     """
     objective = objectives.kto(beta, desirable_weight, undesirable_weight)
-    return run.train(policy, labels, objective=objective)
+    mixed = run.curate(labels, curating.mismatched(as_is))
+    return run.train(policy, mixed, objective=objective)

@@ -80,17 +80,17 @@ def apo_accelerated(
 )
 def momentum_between_rounds(lab: Lab, seed: int) -> Mapping[str, float]:
     """The real recipe's verbs (sample, judge, curate, train, merge) on exact softmax policies."""
-    from prefine.games import bandit
+    from prefine.worlds.bandit import Bandit
 
     figures = {}
     for alpha in (0.0, 0.3, 0.5):
         run = lab.run("bandit", seed, lr=0.05, batch_size=600, max_steps=120, schedule="constant", warmup=0.0)
-        arms = bandit(actions=12, prompts=1, seed=seed)
+        arms = Bandit(actions=12, seed=seed)
         policy = trained = run.policy(arms.base(lab.root / "bandits"))
         for t in run.rounds(3):
             slates = run.sample(policy, run.slates(arms.prompts(600)), n=2)
-            pairs = run.curate(run.judge(slates, arms.labels(seed)), curating.extremes("score"))
+            pairs = run.curate(run.judge(slates, arms.labels()), curating.extremes("score"))
             last, trained = trained, run.train(policy, pairs, objective=objectives.dpo(1.0))
-            figures[f"round{t + 1}_alpha{alpha:g}"] = arms.value(trained.load())
+            figures[f"round{t + 1}_alpha{alpha:g}"] = arms.value(trained.load())  # type: ignore[arg-type]
             policy = run.merge({trained: 1 + alpha, last: -alpha})
     return figures

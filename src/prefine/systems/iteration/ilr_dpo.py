@@ -21,7 +21,6 @@ from prefine import curating, objectives
 from prefine.artifacts import PolicyHandle, Slates
 from prefine.catalogue import claim, system
 from prefine.claims import Lab
-from prefine.judging.annotators import LengthBiased
 from prefine.judging.base import Judge
 from prefine.run import Run
 
@@ -70,7 +69,7 @@ def length_under_a_biased_judge(lab: Lab, seed: int) -> Mapping[str, float]:
     """Judge = gold + 0.05 a word, as the sheet's; gold does not pay for padding."""
     world = lab.world("assistant")
     figures: dict[str, float] = {}
-    for name, alpha in {"plain": 0.0, "ilr": ALPHA}.items():
+    for name, alpha in {"plain": 0.0, "ilr": 0.05}.items():
         run = lab.run("arms", seed, lr=1e-3, batch_size=32, epochs=2)
         base = lab.base(run, world)
         held_out = lab.prompts(run, world, 128, split="test")
@@ -78,15 +77,8 @@ def length_under_a_biased_judge(lab: Lab, seed: int) -> Mapping[str, float]:
             start = run.evaluate(base, held_out, judge=world.gold, n=2)
             figures |= {"start_length": start["length"], "start_gold": start["reward"]}
         run.sampling = type(run.sampling)(max_tokens=world.max_tokens)
-        policy = ilr_dpo(run, base, lab.prompts(run, world, 480), JUDGE(world.gold), rounds=3, n=4, alpha=alpha)
+        policy = ilr_dpo(run, base, lab.prompts(run, world, 480), world.annotators["length-biased"], rounds=3, n=4, alpha=alpha)
         end = run.evaluate(policy, held_out, judge=world.gold, n=2)
         figures |= {f"{name}_length": end["length"], f"{name}_gold": end["reward"]}
     return figures
 
-
-ALPHA = 0.05
-"""The slope of the biased judge below, as the sheet prescribes."""
-
-
-def JUDGE(gold: Judge) -> Judge:
-    return LengthBiased(gold, per_word=ALPHA)

@@ -77,13 +77,14 @@ def sppo(
 )
 def both_sides_move(lab: Lab, seed: int) -> Mapping[str, float]:
     """Language model on the assistant world; the game with exact updates."""
-    from prefine.games import CYCLIC, exploitability
+    from prefine.worlds.games import CYCLE, exploitability
 
     run = lab.run("rounds", seed, lr=1e-3, batch_size=32, optimizer="adamw", schedule="linear", epochs=2)
     world = lab.world("assistant")
     policy = base = lab.base(run, world)
     prompts = lab.prompts(run, world, 360)
-    preference = curating.as_preference(world)
+    preference = world.preference
+    assert preference is not None
     rises, falls, dpo_rises = [], [], []
     for t in run.rounds(3):
         slates = run.sample(policy, run.slice(prompts, t, 3), n=5, max_tokens=world.max_tokens)
@@ -102,7 +103,7 @@ def both_sides_move(lab: Lab, seed: int) -> Mapping[str, float]:
     gold = [run.evaluate(p, held_out, judge=world.gold, n=2)["reward"] for p in (base, policy)]
 
     rng = np.random.default_rng(seed)
-    table, current, total, late = np.asarray(CYCLIC), rng.dirichlet(np.full(3, 50.0)), np.zeros(3), []
+    table, current, total, late = np.asarray(CYCLE), rng.dirichlet(np.full(3, 50.0)), np.zeros(3), []
     for step in range(4000):
         total += current
         late += [exploitability(table, current)] if step >= 3500 else []

@@ -1,0 +1,60 @@
+"""``prefine report``, ``runs`` and ``status``: looking at runs, while they go on and after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prefine.cli import console
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("report")(report)
+    app.command("runs")(runs)
+    app.command("status")(status)
+
+
+def report(directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run's directory.")]) -> None:
+    """Write the report of a run, finished or not: one HTML file that needs nothing else.
+
+    Example: prefine report runs/demo
+    """
+    from prefine.report.html import write_report
+
+    console.out().print(str(write_report(directory)), markup=False)
+
+
+def runs(
+    root: Annotated[Path, typer.Argument(help="The folder that holds runs.")] = Path("runs"),
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """List the runs in a folder: what they are, how far they are, what they came to.
+
+    Example: prefine runs
+    """
+    from prefine.report.runs import as_json, runs_table, show_runs
+
+    rows = runs_table(root)
+    if json:
+        console.print_json([as_json(row) for row in rows])
+    else:
+        console.out().print(show_runs(rows))
+
+
+def status(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run's directory.")],
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Where one run stands: what is done, what it cost, what is left, and who holds it.
+
+    Example: prefine status runs/demo
+    """
+    from prefine.report.runs import as_json, show_status, status_of
+
+    standing = status_of(directory)
+    if json:
+        console.print_json(as_json(standing))
+    else:
+        console.out().print(show_status(standing))

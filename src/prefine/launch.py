@@ -1,0 +1,275 @@
+"""From a configuration to a finished run: check everything, bind the inputs, run the recipe, measure, report.
+
+``prepare`` does nothing that lasts and says everything that can be wrong before anything heavy starts;
+``launch`` does the work.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefine.binding import Source, source_of
+from prefine.binding.rehearsal import wanted
+from prefine.catalogue import System, find
+from prefine.config import FILE, RunConfig, differences, parse, read_config, write_config
+from prefine.engine.settings import TrainSettings
+from prefine.errors import InputError, RunStopped
+from prefine.options import Option, of_dataclass, of_function, unknown
+from prefine.policies.base import Sampling
+from prefine.store import holder
+
+if TYPE_CHECKING:
+    from prefine.run import Progress, Run
+
+RUNS = Path("runs")
+
+TRAIN_OPTIONS: Mapping[str, Option] = of_dataclass(TrainSettings, without=["seed"])
+SAMPLING_OPTIONS: Mapping[str, Option] = of_dataclass(Sampling, without=["n"])
+
+TRACES = {"LOCK", "journal.jsonl", "work"}
+"""What a run that was killed at once may have left."""
+
+DEVICES = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run about which everything is known and nothing has been done."""
+
+    config: RunConfig
+    system: System
+    inputs: tuple[str, ...]
+    """What the recipe is given; optional inputs that nobody asked for are left out."""
+    source: Source
+    settings: TrainSettings
+    sampling: Sampling
+    out: Path
+    fresh: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to."""
+
+    directory: Path
+    policy: Path
+    report: Path | None
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+
+
+def prepare(values: Mapping[str, Any], *, out: Path | None = None, fresh: bool = False) -> Prepared:
+    """Check a configuration and fill in its defaults. Raises InputError; leaves nothing behind."""
+    config = parse(values)
+    system = find(config.system)
+    options = of_function(system.recipe)
+    _check_names(config, system, options)
+    source = source_of(config, system.world)
+    given = {**config.sampling, **config.train}
+    suited = {k: v for k, v in source.settings(system).items() if k not in given}
+    train = _settings(TRAIN_OPTIONS, config.train, suited, without=options)
+    sampling = _settings(SAMPLING_OPTIONS, config.sampling, suited, without=options)
+    settings = TrainSettings.of(train)
+    chosen = _settings(options, config.options, suited)
+    optional = _optional(system)
+    asked = wanted(system, chosen, optional)
+    names = tuple(n for n in system.inputs if n not in optional or n in asked or source.wants(n))
+    inputs = source.check(system, names)
+    _check_place(config)
+    complete = config.model_copy(
+        update={
+            "system": system.key,
+            "inputs": inputs,
+            "options": chosen,
+            "train": {k: getattr(settings, k) for k in TRAIN_OPTIONS},
+            "sampling": sampling,
+        }
+    )
+    name = f"{system.key}-{source.name}-{config.seed}"
+    directory = RUNS / re.sub(r"[^\w.-]+", "-", name) if out is None else Path(out)
+    _check_directory(directory, complete, fresh)
+    return Prepared(complete, system, names, source, settings, Sampling(**sampling), directory, fresh)
+
+
+def launch(prepared: Prepared, progress: Progress | None = None) -> Outcome:
+    """Run the recipe in its directory; running it again goes on or replays."""
+    from prefine.report.trackers import trackers_for
+    from prefine.run import Run
+
+    config = prepared.config
+    _place(config)
+    if prepared.fresh and prepared.out.exists():
+        shutil.rmtree(prepared.out)
+    run = Run(
+        prepared.out,
+        seed=config.seed,
+        settings=prepared.settings,
+        sampling=prepared.sampling,
+        placement=_placement(config),
+        adapter=_adapter(config),
+        progress=progress,
+    )
+    with run:
+        write_config(config, run.dir)
+        trackers = trackers_for(config.track, run.dir, config.plain())
+        run.trackers = trackers  # type: ignore[attr-defined]
+        try:
+            before, after, final = _perform(prepared, run)
+        finally:
+            for tracker in trackers:
+                tracker.close()
+    return Outcome(run.dir, final, _report(run), before, after)
+
+
+def _perform(prepared: Prepared, run: Run) -> tuple[dict[str, float], dict[str, float], Path]:
+    """Inputs, recipe, measurements."""
+    start = prepared.source.start(run)
+    bound = [
+        prepared.source.bind(run, name, start) if name in prepared.inputs else None for name in prepared.system.inputs
+    ]
+    run.yardstick = prepared.source.yardstick(run, start)
+    before = run.watch(start)
+    policy = prepared.system.recipe(run, *bound, **prepared.config.options)
+    after = run.watch(policy)
+    return before, after, run.finish(policy)
+
+
+def demo(out: Path, progress: Progress | None = None) -> Outcome:
+    """Iterative preference optimisation on the assistant world, from the base policy in the house."""
+    return launch(prepare(DEMO, out=out), progress)
+
+
+DEMO: Mapping[str, Any] = {"system": "iterate", "inputs": {"world": "assistant"}}
+
+
+def learnt(outcome: Outcome) -> bool:
+    """Whether the 95% interval of the win rate against the start lies above one half."""
+    rate, error = outcome.after.get("win_rate", 0.0), outcome.after.get("win_rate_se", 0.0)
+    return rate - 1.96 * error > 0.5
+
+
+# --- checks ---------------------------------------------------------------------------------------------------
+
+
+def _check_names(config: RunConfig, system: System, options: Mapping[str, Option]) -> None:
+    for group, known, what in (
+        (config.options, options, f"{system.key} has no option"),
+        (config.train, TRAIN_OPTIONS, "there is no training setting"),
+        (config.sampling, SAMPLING_OPTIONS, "there is no sampling setting"),
+    ):
+        for name in group:
+            if name not in known:
+                raise unknown(name, known, what)
+
+
+def _settings(
+    known: Mapping[str, Option], given: Mapping[str, Any], suited: Mapping[str, Any], without: Mapping[str, Any] = {}
+) -> dict[str, Any]:
+    """All options of a group: as given, else as it suits the source, else the default. A name that belongs to
+    the recipe (``without``) keeps its default here."""
+    chosen = {}
+    for name, option in known.items():
+        if name in given:
+            chosen[name] = option.convert(given[name])
+        elif name in suited and name not in without:
+            chosen[name] = option.convert(suited[name])
+        else:
+            chosen[name] = option.default
+    return chosen
+
+
+def _optional(system: System) -> frozenset[str]:
+    """Inputs a recipe can go without: those with a default."""
+    parameters = inspect.signature(system.recipe).parameters
+    return frozenset(n for n in system.inputs if parameters[n].default is not inspect.Parameter.empty)
+
+
+def _check_place(config: RunConfig) -> None:
+    import torch
+
+    from prefine.policies.lora import need_peft
+    from prefine.report.trackers import TRACKERS
+
+    if not DEVICES.fullmatch(config.device):
+        raise InputError(f"there is no device {config.device!r}", remedy="give auto, cpu, cuda, cuda:N or mps")
+    if config.device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError("there is no CUDA device here", remedy="leave out --device, or give --device cpu")
+    for name in config.track:
+        if name not in TRACKERS:
+            raise unknown(name, TRACKERS, "there is no tracker")
+    if config.lora is not None:
+        need_peft()
+
+
+def _check_directory(out: Path, config: RunConfig, fresh: bool) -> None:
+    """The run directory is new, or it holds this very run; and it can be written."""
+    parent = next(p for p in (out, *out.absolute().parents) if p.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise InputError(f"cannot write to {out}", remedy="choose another directory with --out")
+    if not out.exists():
+        return
+    who = holder(out)
+    if who is not None:
+        raise RunStopped(
+            f"{out} is in use by {who}", remedy="wait for it to end, stop it, or choose another directory with --out"
+        )
+    there = {p.name for p in out.iterdir()}
+    if not (out / FILE).exists():
+        if there - TRACES:
+            raise InputError(
+                f"{out} holds something else than a run",
+                remedy="choose an empty or a new directory with --out; nothing was touched",
+            )
+        return
+    changed = [] if fresh else differences(config.plain(), read_config(out / FILE))
+    if changed:
+        more = f" (and {len(changed) - 5} more)" if len(changed) > 5 else ""
+        raise InputError(
+            f"{out} holds a run with another configuration: {'; '.join(changed[:5])}{more}",
+            remedy="choose another directory with --out, or start over here with --fresh (what both runs have "
+            "in common is not computed again)",
+        )
+
+
+# --- where it runs --------------------------------------------------------------------------------------------
+
+
+def _place(config: RunConfig) -> None:
+    import torch
+    from transformers.utils import logging
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _placement(config: RunConfig) -> dict[str, Any]:
+    import torch
+
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    placement: dict[str, Any] = {"device": automatic if config.device == "auto" else config.device}
+    if config.trust_remote_code:
+        placement["trust_remote_code"] = True
+    return placement
+
+
+def _adapter(config: RunConfig) -> Any:
+    if config.lora is None:
+        return None
+    from prefine.policies.lora import LoraSettings
+
+    return LoraSettings(rank=config.lora.rank, alpha=config.lora.alpha)
+
+
+def _report(run: Run) -> Path | None:
+    from prefine.report.html import write_report
+
+    return write_report(run.dir)
