@@ -138,9 +138,8 @@ def test_an_endless_loop_is_ended_by_its_cpu_time(without):
 
 
 def test_a_program_that_ignores_the_warning_is_ended_as_well():
-    outcome = run(
-        "import signal; signal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass", without, cpu_seconds=1
-    )
+    source = "import signal; signal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass"
+    outcome = run(source, cpu_seconds=1)
     assert outcome.killed_by == "cpu"
 
 

@@ -112,7 +112,9 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def run_claim(system: System, root: Path, *, seeds: Sequence[int] | None = None, progress: Progress | None = None) -> Result:
+def run_claim(
+    system: System, root: Path, *, seeds: Sequence[int] | None = None, progress: Progress | None = None
+) -> Result:
     """One claim over its seeds. An exception is the verdict "error", with the message."""
     claim = system.claim
     if claim is None:
@@ -173,7 +175,9 @@ def machine() -> str:
 
     import torch
 
-    return f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}"
+    return (
+        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}"
+    )
 
 
 __all__ = ["Lab", "Result", "commit", "machine", "run_claim", "run_claims", "spread"]

@@ -215,8 +215,7 @@ class Slate:
                 remedy="add the candidates before judging",
             )
         padded = {
-            name: Feedback(column.kind, column.values + (None,) * len(more))
-            for name, column in self.feedback.items()
+            name: Feedback(column.kind, column.values + (None,) * len(more)) for name, column in self.feedback.items()
         }
         return replace(self, candidates=self.candidates + tuple(more), feedback=padded)
 
@@ -328,9 +327,7 @@ def ranking(slate: Slate, best_first: Sequence[int], **values: float | tuple[flo
     return Contrast(slate, tuple(best_first), (CHOSEN, *middle, REJECTED), values)
 
 
-def group(
-    slate: Slate, members: Sequence[int], roles: Sequence[int], **values: float | tuple[float, ...]
-) -> Contrast:
+def group(slate: Slate, members: Sequence[int], roles: Sequence[int], **values: float | tuple[float, ...]) -> Contrast:
     """Any set of candidates with roles: chosen and rejected sets, scored groups."""
     return Contrast(slate, tuple(members), tuple(roles), values)
 

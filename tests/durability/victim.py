@@ -15,6 +15,12 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+import prefine.engine.sample
+import prefine.engine.score
+import prefine.engine.train
+import prefine.evaluation
+import prefine.policies.causal_lm
+import prefine.policies.reward_model  # noqa: F401  (everything a run imports late, once for all processes)
 from prefine.objectives import binary_cross_entropy, dpo
 from prefine.policies.base import Sampling
 from prefine.run import Run

@@ -27,8 +27,8 @@ from prefine.engine.score import logp_of
 from prefine.policies.base import Row, Sampling
 
 V, END = 31, 1
-IDS: dict[str, Any] = dict(vocab_size=V, bos_token_id=0, eos_token_id=END)
-SHAPE: dict[str, Any] = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
+IDS: dict[str, Any] = {"vocab_size": V, "bos_token_id": 0, "eos_token_id": END}
+SHAPE: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 MODELS: dict[str, Any] = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**IDS, **SHAPE)),
     "gpt2": lambda: GPT2LMHeadModel(GPT2Config(**IDS, n_embd=32, n_layer=2, n_head=4)),

@@ -33,24 +33,20 @@ from prefine.policies.base import Batch, Limits, Row
 from prefine.slate import Candidate, Contrast, Slate, group, pair
 
 V = 61
-SHAPE: dict[str, Any] = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
-IDS: dict[str, Any] = dict(vocab_size=V, bos_token_id=0, eos_token_id=1)
+SHAPE: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+IDS: dict[str, Any] = {"vocab_size": V, "bos_token_id": 0, "eos_token_id": 1}
 MODELS: dict[str, Callable[[], Any]] = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**IDS, **SHAPE)),
     "gpt2": lambda: GPT2LMHeadModel(GPT2Config(**IDS, n_embd=32, n_layer=2, n_head=4)),
     "neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**IDS, **SHAPE)),
     "gemma2 (caps its logits)": lambda: Gemma2ForCausalLM(
-        Gemma2Config(
-            **IDS, **SHAPE, head_dim=8, num_key_value_heads=2, sliding_window=4, final_logit_softcapping=0.3
-        )
+        Gemma2Config(**IDS, **SHAPE, head_dim=8, num_key_value_heads=2, sliding_window=4, final_logit_softcapping=0.3)
     ),
     "cohere (scales its logits)": lambda: CohereForCausalLM(
         CohereConfig(**IDS, **SHAPE, num_key_value_heads=2, logit_scale=0.0625)
     ),
     "granite (divides its logits)": lambda: GraniteForCausalLM(GraniteConfig(**IDS, **SHAPE, logits_scaling=8.0)),
-    "bloom (takes no positions)": lambda: BloomForCausalLM(
-        BloomConfig(**IDS, hidden_size=32, n_layer=2, n_head=4)
-    ),
+    "bloom (takes no positions)": lambda: BloomForCausalLM(BloomConfig(**IDS, hidden_size=32, n_layer=2, n_head=4)),
 }
 
 

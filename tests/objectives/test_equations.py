@@ -191,7 +191,11 @@ PAIR_CASES: dict[str, tuple[Objective, Equation]] = {
     "orpo without prompts": (o.orpo(0.4, prompt_in_nll=False), orpo_equation(0.4, False)),
     "smoothed simpo": (
         o.smoothed(o.simpo(2.0, 0.7), 0.2),
-        each(lambda c: 0.8 * simpo_loss(c.chosen, c.rejected, 2.0, 0.7) + 0.2 * simpo_loss(c.rejected, c.chosen, 2.0, 0.7)),
+        each(
+            lambda c: (
+                0.8 * simpo_loss(c.chosen, c.rejected, 2.0, 0.7) + 0.2 * simpo_loss(c.rejected, c.chosen, 2.0, 0.7)
+            )
+        ),
     ),
     "soft labels": (
         o.soft_labels(o.dpo(0.3)),

@@ -202,6 +202,16 @@ def save_model(model: Any, path: Path, *, stops: Collection[int] = ()) -> None:
         model.save_pretrained(str(path))
 
 
+def save_tokenizer(tokenizer: Any, path: Path) -> None:
+    """``save_pretrained`` without what it notes about where the tokenizer was loaded from: equal tokenizers are
+    equal files."""
+    tokenizer.save_pretrained(str(path))
+    settings = read_json(path / "tokenizer_config.json")
+    kept = {name: value for name, value in settings.items() if name not in ("is_local", "local_files_only")}
+    text = json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False)
+    (path / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
+
+
 def as_dtype(dtype: torch.dtype | str) -> torch.dtype:
     """A torch dtype from its name."""
     if isinstance(dtype, torch.dtype):

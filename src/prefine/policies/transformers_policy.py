@@ -120,7 +120,7 @@ class TransformersPolicy:
             lora.save_adapter(model, path, self.base)
         else:
             directory.save_model(model, path, stops=self.codec.stops)
-        self.tokenizer.save_pretrained(str(path))
+        directory.save_tokenizer(self.tokenizer, path)
         directory.write_meta(path, self.kind)
 
     @contextmanager

@@ -100,7 +100,7 @@ class Pupils:
         v=p.start; lines=[]
         for t in terms:
             w=apply(v,t)
-            if rng.random()<self.slip: w=(w+rng.choice((1,9,2,8)))%MODULUS
+            if len(terms)>1 and rng.random()<self.slip: w=(w+rng.choice((1,9,2,8)))%MODULUS
             lines.append(f"{v}{t[0]}{t[1]}={w}"); v=w
         if rng.random()>self.unmarked: lines.append(f"#### {v}")
         return p.prompt, "\n".join(lines)

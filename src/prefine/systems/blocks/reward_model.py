@@ -11,9 +11,7 @@ TINY = {"lr": 1e-3, "epochs": 3}
 
 
 @system(None, "reward-model", "Bradley-Terry reward model", family="reward", paper="arXiv 1706.03741", on_worlds=TINY)
-def reward_model(
-    run: Run, policy: PolicyHandle, pairs: Contrasts, *, label_smoothing: float = 0.0
-) -> PolicyHandle:
+def reward_model(run: Run, policy: PolicyHandle, pairs: Contrasts, *, label_smoothing: float = 0.0) -> PolicyHandle:
     """Fit a scalar head on the policy's backbone so that sigma(r(y_w) - r(y_l)) predicts the labels.
 
     L = -log sigma( r(x, y_w) - r(x, y_l) ). The result is a judge: ``--judge reward-model:RUN/policy``.

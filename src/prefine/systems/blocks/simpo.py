@@ -11,9 +11,7 @@ TINY = {"lr": 5e-4, "epochs": 2}
 
 
 @system(None, "simpo", "Simple Preference Optimization", family="objective", paper="arXiv 2405.14734", on_worlds=TINY)
-def simpo(
-    run: Run, policy: PolicyHandle, pairs: Contrasts, *, beta: float = 2.0, gamma: float = 1.0
-) -> PolicyHandle:
+def simpo(run: Run, policy: PolicyHandle, pairs: Contrasts, *, beta: float = 2.0, gamma: float = 1.0) -> PolicyHandle:
     """Contrast mean token log-probabilities directly, with a target margin and without a reference.
 
     L = -log sigma( beta/|y_w| log pi(y_w) - beta/|y_l| log pi(y_l) - gamma ).

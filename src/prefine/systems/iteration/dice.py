@@ -19,6 +19,7 @@ from prefine import curating, judging, objectives
 from prefine.artifacts import Contrasts, PolicyHandle, Slates
 from prefine.catalogue import claim, system
 from prefine.claims import Lab
+from prefine.policies.base import Sampling
 from prefine.run import Run
 
 
@@ -59,7 +60,7 @@ def dice(
         current, before = run.train(policy, pairs, objective=objectives.dpo(beta), label="first DPO"), policy
         run.watch(current)
     balanced = curating.length_balanced(
-        "implicit", min_survivors, min_characters=min_characters, max_characters=max_characters, alpha=alpha
+        "score", min_survivors, min_characters=min_characters, max_characters=max_characters, alpha=alpha
     )
     for _ in run.rounds(rounds):
         slates = run.sample(current, prompts, n=n, temperature=temperature, top_p=top_p)
@@ -68,3 +69,44 @@ def dice(
         current, before = run.train(current, lessons, objective=objectives.dpo(beta)), current
         run.watch(current)
     return current
+
+
+@claim(
+    "dice",
+    statement="From a policy DPO-trained on few pairs of a length-loving annotator, two DICE rounds raise the mean gold "
+    "reward (beyond two standard errors over 5 seeds); with alpha forced to 0 the chosen-rejected length gap and "
+    "the final length are clearly larger, and the gap at alpha* is at most 20% of the one at 0.",
+    baseline="the DPO policy it starts from, and alpha = 0",
+    seeds=(0, 1, 2, 3, 4),
+    holds=lambda f: (
+        (f["gold_2"] - f["gold_0"]).mean() > 2 * (f["gold_2"] - f["gold_0"]).std(ddof=1) / np.sqrt(len(f["gold_0"]))
+        and f["length_free"].mean() > 1.05 * f["length_2"].mean()
+        and abs(f["gap_balanced"]).mean() <= 0.2 * abs(f["gap_free"]).mean()
+    ),
+)
+def bootstrapped(lab: Lab, seed: int) -> Mapping[str, float]:
+    """160 labelled pairs; 200 prompts with 8 samples a round. Lengths of answers in tokens, gaps in characters."""
+    world = lab.world("assistant")
+    sampling = Sampling(max_tokens=world.max_tokens)
+    with lab.run("loop", seed, sampling=sampling, lr=5e-4, batch_size=16) as run:
+        sft = lab.base(run, world)
+        drawn = run.sample(sft, lab.prompts(run, world, 160), n=2)
+        pairs = run.curate(run.judge(drawn, world.annotators["length-biased"]), curating.extremes("score"))
+        start = run.train(sft, pairs, objective=objectives.dpo(0.1), epochs=2)
+        prompts = lab.prompts(run, world, 200, seed=1000 + seed)
+        test = lab.prompts(run, world, 128, split="test")
+
+        figures = {}
+        judged = run.judge(run.sample(start, prompts, n=8, temperature=1.0), judging.implicit_reward(start, sft))
+        for name, alpha in {"balanced": None, "free": 0.0}.items():
+            chosen = run.curate(judged, curating.length_balanced("score", 4, min_characters=1, alpha=alpha))
+            figures[f"gap_{name}"] = float(np.mean([len(c.response(0)) - len(c.response(1)) for c in chosen]))
+            policy = dice(
+                run, start, prompts, pairs, n=8, temperature=1.0, min_survivors=4, min_characters=1, alpha=alpha,
+                trained_from=str(sft.path),
+            )  # fmt: skip
+            end = run.evaluate(policy, test, judge=world.gold, n=2)
+            figures |= {f"gold_{'2' if alpha is None else 'free'}": end["reward"]}
+            figures |= {f"length_{'2' if alpha is None else 'free'}": end["length"]}
+        begin = run.evaluate(start, test, judge=world.gold, n=2)
+        return {"gold_0": begin["reward"], "length_0": begin["length"], **figures}

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from prefine import curating, objectives
 from prefine.artifacts import PolicyHandle, Slates
 from prefine.catalogue import claim, system
@@ -77,8 +75,9 @@ def length_under_a_biased_judge(lab: Lab, seed: int) -> Mapping[str, float]:
             start = run.evaluate(base, held_out, judge=world.gold, n=2)
             figures |= {"start_length": start["length"], "start_gold": start["reward"]}
         run.sampling = type(run.sampling)(max_tokens=world.max_tokens)
-        policy = ilr_dpo(run, base, lab.prompts(run, world, 480), world.annotators["length-biased"], rounds=3, n=4, alpha=alpha)
+        policy = ilr_dpo(
+            run, base, lab.prompts(run, world, 480), world.annotators["length-biased"], rounds=3, n=4, alpha=alpha
+        )
         end = run.evaluate(policy, held_out, judge=world.gold, n=2)
         figures |= {f"{name}_length": end["length"], f"{name}_gold": end["reward"]}
     return figures
-

@@ -22,8 +22,12 @@ from prefine import curating, objectives
 from prefine.artifacts import PolicyHandle, Slates
 from prefine.catalogue import claim, system
 from prefine.claims import Lab
-from prefine.judging.base import Judge, spoken_by
+from prefine.fingerprint import seed_of
+from prefine.judging.base import Judge, Scored, spoken_by
+from prefine.policies.base import Sampling
 from prefine.run import Run
+from prefine.slate import Contrast, Slate
+from prefine.store import read_jsonl
 
 
 @system(
@@ -51,18 +55,79 @@ def temporal_sr(
     past, future: switch either half off, for ablation (both off: plain self-rewarding).
     """
     start = current = policy
+    dpo = objectives.dpo(beta)
     for t in run.rounds(rounds):
         part, grade = run.slice(prompts, t, rounds), spoken_by(judge, current)
         slates = run.sample(current, part, n=n, temperature=temperature, role="current")
         if past:
             slates = run.sample(start, slates, n=n, temperature=temperature, role="past")
         judged = run.judge(slates, grade)
-        ahead = run.train(current, run.curate(judged, curating.temporal_past()), objective=objectives.dpo(beta))
+        pairs = run.curate(judged, curating.temporal_past())
+        ahead = run.train(current, pairs, objective=dpo)
         if future:
             answers = run.sample(ahead, part, n=n, temperature=temperature, role="future")
             judged = run.combine(judged, run.judge(answers, grade))
             pairs = run.curate(judged, curating.temporal_future())
-            ahead = run.train(current, pairs, objective=objectives.dpo(beta))
+            ahead = run.train(current, pairs, objective=dpo)
+        run.note(score_gap=float(np.mean([gap(pair) for pair in pairs])))
         current = ahead
         run.watch(current)
     return current
+
+
+def gap(pair: Contrast) -> float:
+    """What the judge sees between chosen and rejected."""
+    scores = pair.slate.column("score")
+    return float(scores[pair.members[0]] - scores[pair.members[1]])
+
+
+@claim(
+    "temporal-sr",
+    statement="At an equal number of DPO runs (4 plain rounds, 2 temporal rounds) with the same noisy judge, the last "
+    "round's score gap between chosen and rejected is at least 2 times that of plain self-rewarding, the gradient "
+    "norm at the start of that round is larger, and the final gold reward is higher; without the past half most of "
+    "the gain in the gap is lost.",
+    baseline="plain self-rewarding (past and future off)",
+    seeds=(0, 1, 2, 3, 4),
+    holds=lambda f: (
+        f["gap_temporal"].mean() >= 2 * f["gap_plain"].mean()
+        and f["grad_temporal"].mean() > f["grad_plain"].mean()
+        and f["gold_temporal"].mean() > f["gold_plain"].mean()
+        and f["gap_future_only"].mean() < f["gap_past_only"].mean()
+    ),
+)
+def against_plain(lab: Lab, seed: int) -> Mapping[str, float]:
+    """320 prompts in all; the judge is gold plus noise, fixed for a text."""
+    world = lab.world("assistant")
+    arms = {
+        "plain": {"rounds": 4, "past": False, "future": False},
+        "temporal": {"rounds": 2},
+        "past_only": {"rounds": 2, "future": False},
+        "future_only": {"rounds": 2, "past": False},
+    }
+    figures = {}
+    for name, options in arms.items():
+        sampling = Sampling(max_tokens=world.max_tokens)
+        with lab.run(name, seed, sampling=sampling, lr=1e-3, batch_size=16, epochs=2) as run:
+            judge = noisy(world.gold)
+            base, prompts = lab.base(run, world), lab.prompts(run, world, 320)
+            policy = temporal_sr(run, base, prompts, judge, n=5, **options)  # type: ignore[arg-type]
+            test = lab.prompts(run, world, 128, split="test")
+            figures[f"gold_{name}"] = run.evaluate(policy, test, judge=world.gold, n=2)["reward"]
+            figures[f"gap_{name}"] = read_jsonl(run.dir / "notes.jsonl")[-1]["score_gap"]
+            rows = [r for r in read_jsonl(run.dir / "metrics.jsonl") if r["step"] == 1]
+            figures[f"grad_{name}"] = rows[-1]["grad_norm"]
+    return figures
+
+
+def noisy(gold: Judge) -> Judge:
+    """Gold plus N(0, 0.3), the same for the same text: a self-score that errs."""
+
+    def scored(slate: Slate) -> list[float]:
+        known = next(iter(gold([slate])[0].values())).values
+        return [
+            float(v) + 0.3 * float(np.random.default_rng(seed_of(slate.id, slate.response(i))).normal())
+            for i, v in enumerate(known)
+        ]
+
+    return Scored(scored)

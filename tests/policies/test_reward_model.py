@@ -1,0 +1,219 @@
+"""RewardModel: one number a response, read where plain transformers reads it, fitted by the ordinary trainer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.nn.functional import logsigmoid
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
+
+from prefine.engine.batch import collate_contrasts, encode_contrasts
+from prefine.errors import InputError
+from prefine.objectives.scores import Scores
+from prefine.policies import CausalLM, LoraSettings, Policy, RewardModel, kind_of, load_policy, with_lora
+from prefine.policies.base import Limits, Sampling
+from prefine.slate import Candidate, Slate, pair
+
+V, EOS = 300, 1
+SHAPE: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+IDS: dict[str, Any] = {"vocab_size": V, "bos_token_id": 0, "eos_token_id": EOS}
+MODELS: dict[str, Any] = {
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**IDS, **SHAPE, max_position_embeddings=64)),
+    "gpt2": lambda: GPT2LMHeadModel(GPT2Config(**IDS, n_embd=32, n_layer=2, n_head=4)),
+    "neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**IDS, **SHAPE)),
+}
+PADS: dict[str, dict[str, str]] = {"no padding token": {}, "padding is the end": {"pad_token": "</s>"}}
+SLATES = [
+    Slate("the cat", (Candidate(" sat on the mat"), Candidate(" ran"), Candidate(" sat", stop="length"))),
+    Slate("the dog"),
+    Slate("the house of cards and the dog", (Candidate(" ran"),)),
+]
+
+
+def tokenizer(**special: str) -> Any:
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    settings: Any = {"vocab_size": V, "special_tokens": ["<s>", "</s>"], "show_progress": False}
+    backend.train_from_iterator(
+        ["the cat sat on the mat and the dog ran to the house of cards"] * 4,
+        trainers.BpeTrainer(**settings, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()),
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", **special)
+
+
+def policy(name: str = "llama", **special: str) -> CausalLM:
+    torch.manual_seed(0)
+    return CausalLM(MODELS[name]().eval(), tokenizer(**special))
+
+
+def reward_model(name: str = "llama", **special: str) -> RewardModel:
+    model = RewardModel.from_policy(policy(name, **special))
+    with torch.no_grad():  # a head that has learnt something
+        model.model.score.weight.normal_(generator=torch.Generator().manual_seed(1))
+    return model
+
+
+def test_it_is_a_policy() -> None:
+    assert isinstance(reward_model(), Policy)
+
+
+def test_it_begins_with_the_policys_backbone_and_no_opinion() -> None:
+    source = policy()
+    fresh = RewardModel.from_policy(source)
+    assert fresh.reward(SLATES) == [[0.0, 0.0, 0.0], [], [0.0]]
+    ours, theirs = fresh.model.base_model.state_dict(), source.model.base_model.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_fitting_it_leaves_the_policy_alone() -> None:
+    source = policy()
+    before = {name: p.clone() for name, p in source.model.state_dict().items()}
+    fitted = RewardModel.from_policy(source)
+    with torch.no_grad():
+        for parameter in fitted.model.parameters():
+            parameter.add_(1.0)
+    assert all(torch.equal(p, before[name]) for name, p in source.model.state_dict().items())
+
+
+@pytest.mark.parametrize("pad", PADS)
+@pytest.mark.parametrize("name", MODELS)
+def test_trap_reward_read_at_padding_or_before_the_end(name: str, pad: str, tmp_path: Path) -> None:
+    """The number is what plain transformers reads from the saved directory: one by one, unpadded, and in a
+    padded batch, where the token before the end is read if padding and end are the same."""
+    ours = reward_model(name, **PADS[pad])
+    rewards = [r for rs in ours.reward(SLATES) for r in rs]
+    ours.save(tmp_path)
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    plain = AutoTokenizer.from_pretrained(tmp_path)
+    texts = [slate.prompt + c.text + ("" if c.stop else "</s>") for slate in SLATES for c in slate.candidates]  # type: ignore[operator]
+    with torch.no_grad():
+        alone = [
+            float(model(plain(text, return_tensors="pt", return_token_type_ids=False)["input_ids"]).logits)
+            for text in texts
+        ]
+        padded = plain(texts, return_tensors="pt", padding=True, return_token_type_ids=False)
+        together = model(**padded).logits[:, 0].tolist()
+    assert rewards == pytest.approx(alone, abs=1e-5) and rewards == pytest.approx(together, abs=1e-5)
+    assert len({round(r, 4) for r in rewards}) == 4, "all the same: the test shows nothing"
+
+
+def test_a_row_is_one_number_wide() -> None:
+    model, contrast = reward_model(), pair(SLATES[0], 0, 1)
+    rows = encode_contrasts(model, [contrast], Limits())
+    batch = collate_contrasts([contrast], rows)
+    assert [row.mask for row in rows[0]] == [(1.0,), (1.0,)]
+    assert batch.mask_NT.tolist() == [[1.0], [1.0]]
+    reward_N1, prompt = model.logp(batch)
+    assert reward_N1.shape == (2, 1) and prompt is None and reward_N1.requires_grad
+
+
+def test_bradley_terry_is_learnt_through_ordinary_scores() -> None:
+    """-log sigmoid of the difference, from sums over masks of ones: what the ordinary trainer computes."""
+    model = RewardModel.from_policy(policy())
+    contrasts = [pair(SLATES[0], 1, 0), pair(SLATES[0], 1, 2)]
+    batch = collate_contrasts(contrasts, encode_contrasts(model, contrasts, Limits()))
+    optimizer = torch.optim.Adam(model.model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(15):
+        scores = Scores(model.logp(batch)[0], batch.mask_NT, batch.role_N, batch.group_N)
+        chosen, rejected = scores.sides(scores.sum())
+        loss = -logsigmoid(chosen - rejected).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[0] == pytest.approx(0.6931, abs=1e-3) and losses[-1] < 0.2
+    first, second, third = model.reward(SLATES)[0]
+    assert second > first and second > third
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_saving_and_loading_changes_nothing(name: str, tmp_path: Path) -> None:
+    model = reward_model(name)
+    model.save(tmp_path)
+    assert json.loads((tmp_path / "prefine.json").read_text())["kind"] == "reward-model"
+    again = load_policy(tmp_path)
+    assert isinstance(again, RewardModel) and again.reward(SLATES) == model.reward(SLATES)
+
+
+def test_one_that_transformers_saved_is_recognised(tmp_path: Path) -> None:
+    LlamaForSequenceClassification(LlamaConfig(**IDS, **SHAPE, num_labels=1)).save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    assert kind_of(tmp_path) == "reward-model" and isinstance(load_policy(tmp_path), RewardModel)
+
+
+def test_a_classifier_of_several_classes_is_refused(tmp_path: Path) -> None:
+    LlamaForSequenceClassification(LlamaConfig(**IDS, **SHAPE, num_labels=3)).save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="3 outputs"):
+        load_policy(tmp_path)
+
+
+def test_a_language_model_is_not_a_reward_model(tmp_path: Path) -> None:
+    policy().save(tmp_path)
+    with pytest.raises(InputError):
+        RewardModel.load(tmp_path)
+
+
+def test_an_architecture_without_classifiers_is_refused() -> None:
+    model = GraniteForCausalLM(GraniteConfig(**IDS, **SHAPE))
+    with pytest.raises(InputError, match="granite"):
+        RewardModel.from_policy(CausalLM(model, tokenizer()))
+
+
+def test_it_has_nothing_to_say() -> None:
+    with pytest.raises(InputError, match="does not write"):
+        reward_model().sample(["the cat"], Sampling(), [0])
+
+
+def test_it_trains_with_an_adapter_too(tmp_path: Path) -> None:
+    reward_model().save(tmp_path / "base")
+    adapted = with_lora(RewardModel.load(tmp_path / "base"), LoraSettings(rank=2))
+    with torch.no_grad():
+        for parameter in adapted.model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05)
+    assert adapted.reward(SLATES) != reward_model().reward(SLATES)
+    adapted.save(tmp_path / "adapter")
+    again = load_policy(tmp_path / "adapter")
+    assert isinstance(again, RewardModel) and again.has_adapter
+    assert again.reward(SLATES) == pytest.approx(adapted.reward(SLATES)) or [
+        a == pytest.approx(b) for a, b in zip(again.reward(SLATES), adapted.reward(SLATES), strict=True)
+    ] == [True, True, True]
+
+
+def test_one_can_grow_on_a_policy_with_an_adapter() -> None:
+    adapted = with_lora(policy(), LoraSettings(rank=2))
+    with torch.no_grad():
+        for parameter in adapted.model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1)
+    grown = RewardModel.from_policy(adapted)
+    assert not grown.has_adapter and adapted.has_adapter
+    ids = torch.tensor([[5, 6, 7]])
+    theirs = adapted.model.get_base_model().model(ids).last_hidden_state
+    torch.testing.assert_close(grown.model.model(ids).last_hidden_state, theirs, atol=1e-4, rtol=1e-4)
