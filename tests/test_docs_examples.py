@@ -22,15 +22,22 @@ PAGES = (ROOT / "CONTRIBUTING.md", ROOT / "docs" / "adding-a-method.md")
 EVERY_PAGE = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 
 
+def blocks_in(page: Path) -> list[tuple[str, str]]:
+    """The fenced blocks of a page: (what stands after the fence, the text)."""
+    pieces = re.split(r"^```(.*)$\n?", page.read_text(), flags=re.MULTILINE)
+    return [(pieces[i].strip(), pieces[i + 1]) for i in range(1, len(pieces) - 1, 4)]
+
+
 def files_in(page: Path) -> list[tuple[str, str]]:
     """The code blocks that say which file they are: (path, source)."""
-    return re.findall(r'```python title="([^"]+)"\n(.*?)```', page.read_text(), re.DOTALL)
+    named = [(re.fullmatch(r'python title="([^"]+)"', head), text) for head, text in blocks_in(page)]
+    return [(found.group(1), text) for found, text in named if found]
 
 
 def commands_in(page: Path) -> list[list[str]]:
     """What a page tells to type after ``prefine``, comments left out."""
-    blocks = re.findall(r"```(?:sh|bash|shell|text)?\n(.*?)```", page.read_text(), re.DOTALL)
-    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    texts = [text for head, text in blocks_in(page) if head in ("", "sh", "bash", "shell", "text", "console")]
+    lines = [line for text in texts for line in text.replace("\\\n", " ").splitlines()]
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("prefine ")]
 
 
@@ -100,7 +107,7 @@ def test_the_example_claim_is_measured(place: Place) -> None:
 
 
 def test_the_quickstart_works_from_python(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    (source,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "quickstart.md").read_text(), re.DOTALL)
+    (source,) = [text for head, text in blocks_in(ROOT / "docs" / "quickstart.md") if head == "python"]
     small = source.replace('"assistant"', '"manners"').replace('"train", 64', '"train", 24')
     assert small != source
     monkeypatch.chdir(place[0])

@@ -136,7 +136,7 @@ def test_a_threshold_that_floating_point_would_miss() -> None:
 
 
 def test_extra_samples_are_measured_by_the_voters_and_do_not_vote() -> None:
-    answers = ["4", "4", "4", "5"] + ["9", "9", "9", "9"]
+    answers = ["4", "4", "4", "5", *["9"] * 4]
     slate = voted(answers, ["voter"] * 4 + ["extra"] * 4, voters="voter")
     assert slate.column("votes") == (3.0, 3.0, 3.0, 1.0, 0.0, 0.0, 0.0, 0.0)
     ((chosen, rejected, weight),) = pairs_of(slate, 0.7, voters="voter")

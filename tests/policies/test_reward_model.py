@@ -201,9 +201,7 @@ def test_it_trains_with_an_adapter_too(tmp_path: Path) -> None:
     adapted.save(tmp_path / "adapter")
     again = load_policy(tmp_path / "adapter")
     assert isinstance(again, RewardModel) and again.has_adapter
-    assert again.reward(SLATES) == pytest.approx(adapted.reward(SLATES)) or [
-        a == pytest.approx(b) for a, b in zip(again.reward(SLATES), adapted.reward(SLATES), strict=True)
-    ] == [True, True, True]
+    assert again.reward(SLATES) == adapted.reward(SLATES)
 
 
 def test_one_can_grow_on_a_policy_with_an_adapter() -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from prefine.errors import InputError
-from prefine.judging.models import NO_LIMITS, whole
+from prefine.judging.models import NO_LIMITS, live, whole
 from prefine.policies.base import Limits, Sampling
 from prefine.slate import Candidate, Feedback, Prompt, Slate, group, prompt_text, scores
 
@@ -161,11 +161,6 @@ def seed_for(seed: int, slate: Slate, index: int) -> int:
     """The seed of one question: the judge's own, the prompt and the response decide it."""
     text = f"{seed}\n{slate.id}\n{slate.response(index)}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-
-
-def live(model: Any) -> Any:
-    """A policy as it is, a handle loaded."""
-    return model if hasattr(model, "sample") else model.load()
 
 
 def language_judge(

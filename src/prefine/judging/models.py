@@ -63,7 +63,7 @@ class ImplicitReward:
         from prefine.engine.score import score_contrasts
 
         groups = [everyone(slate) for slate in slates if len(slate)]
-        ours, theirs = (score_contrasts(handle.load(), groups, self.limits) for handle in (self.policy, self.reference))
+        ours, theirs = (score_contrasts(live(handle), groups, self.limits) for handle in (self.policy, self.reference))
         ratios = iter(
             [
                 [whole(a) - whole(b) for a, b in zip(of_ours, of_theirs, strict=True)]
@@ -75,6 +75,11 @@ class ImplicitReward:
     def _rewards(self, slate: Slate, ratios: Sequence[float]) -> list[float]:
         measure = one_of("unit", self.unit, LENGTHS)
         return [r - self.length_penalty * measure(slate, i) for i, r in enumerate(ratios)]
+
+
+def live(model: Any) -> Any:
+    """A policy as it is, a handle loaded."""
+    return model if hasattr(model, "sample") else model.load()
 
 
 def whole(logp_T: np.ndarray) -> float:
@@ -95,7 +100,7 @@ class RewardJudge:
     name: str = "score"
 
     def __call__(self, slates: Sequence[Slate]) -> list[Columns]:
-        model = self.model.load()
+        model = live(self.model)
         if not hasattr(model, "reward"):
             raise InputError(
                 f"a policy of kind {getattr(model, 'kind', '?')!r} gives no rewards",
@@ -124,7 +129,7 @@ class ProcessReward:
     name: str = "score"
 
     def __call__(self, slates: Sequence[Slate]) -> list[Columns]:
-        model = self.model.load()
+        model = live(self.model)
         # One slate a prompt with every prefix of every response, so that the model can batch them.
         prefixes = [[prefixes_of(s.response(i), self.separator) for i in range(len(s))] for s in slates]
         # "length": a step is not the end of the response, so no end token follows it.

@@ -78,7 +78,8 @@ def sppo(eta: float = 1000.0, reference: str = "reference") -> Regression:
 def sppo_single(eta: float = 1000.0, hard: bool = False, reference: str = "reference") -> Regression:
     """SPPO from one comparison (released code of arXiv 2405.00675): targets +-eta (p - 1/2).
 
-    p is the value "preference", the probability that w beats l. ``hard`` takes p = 1 (the label as it is), for data without probabilities.
+    p is the value "preference", the probability that w beats l; ``hard`` takes p = 1, the label as it is, for
+    data without probabilities.
 
     >>> s = Scores.of_pairs([-1.0], [-3.0], [-2.0], [-2.0])
     >>> sppo_single(eta=4.0, hard=True)(s).per_contrast.tolist()  # 1/2 [(1 - 2)^2 + (-1 + 2)^2]
