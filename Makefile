@@ -48,7 +48,9 @@ format: $(VENV)/.test ## put style and format right
 
 docs: $(VENV)/.test ## the documentation site, into site/ (needs no network)
 	@$(BIN)/python docs/make_pages.py build/docs
-	@NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/python -m mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@if grep -rnE '<(script|img|iframe|link)[^>]* (src|href)="(https?:)?//' site --include='*.html'; then \
+		echo "make: these pages would load something from elsewhere" >&2; exit 1; fi
 	@echo "site/index.html"
 
 clean: ## remove what was built; runs and .venv stay

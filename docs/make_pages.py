@@ -28,7 +28,7 @@ def main(target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(HERE, target, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     for name in ("CHANGELOG.md", "CONTRIBUTING.md"):
-        shutil.copy(ROOT / name, target / name.lower())
+        (target / name.lower()).write_text((ROOT / name).read_text().replace("](docs/", "]("))
     entries = systems()
     claims = _claims()
     (target / "systems").mkdir(exist_ok=True)
@@ -54,21 +54,25 @@ def _filled(text: str, page: str) -> str:
 def system_page(entry: Any, claim: Mapping[str, Any] | None) -> str:
     """What it is, how to run it, what it takes, what its claim says, and its source."""
     from prefine.catalogue import INPUTS
+    from prefine.options import describe, of_function
 
     module = inspect.getmodule(entry.recipe)
     number = f"{entry.number:03d} · " if entry.number is not None else ""
     facts = " · ".join(x for x in (entry.family, entry.paper, *entry.facets.values()) if x)
     needs = table(["needs", "where it comes from"], [[f"`{n}`", INPUTS[n]] for n in entry.inputs])
-    options = table(["option", "default"], [[f"`--{n.replace('_', '-')}`", f"`{p.default}`"]
-                                            for n, p in entry.options.items()])  # fmt: skip
+    options = of_function(entry.recipe)
+    flags = [
+        [f"`{o.flag}`", _text(describe(o.type)), f"`{o.default}`", _code(entry.on_worlds.get(o.name)), _text(o.help)]
+        for o in options.values()
+    ]
     parts = [
         f"# {number}{_text(entry.title)}",
         f"*{facts}*",
-        docstring(entry.recipe),
+        docstring(entry.recipe, without=[o.name for o in options.values()]),
         f"```\nprefine run {entry.key} --world {entry.world}\n```",
         "## What it takes",
         needs,
-        options,
+        table(["option", "takes", "default", "on worlds", ""], flags),
         "## Its claim" if entry.claim else "",
         claim_text(entry, claim) if entry.claim else "",
         "## Background",
@@ -217,17 +221,22 @@ def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in cells)
 
 
-def docstring(of: Any, *, verbatim: bool = False) -> str:
+def docstring(of: Any, *, verbatim: bool = False, without: Iterable[str] = ()) -> str:
     """A docstring as Markdown: paragraphs as they are, indented equations and examples as code.
 
-    ``verbatim`` keeps line breaks of paragraphs that hold an equation or an example.
+    ``verbatim`` keeps line breaks of paragraphs that hold an equation or an example; ``without`` leaves out the
+    lines on these options.
     """
     text = inspect.getdoc(of) or ""
+    for name in without:
+        text = re.sub(rf"^{name}: .*(\n +.*)*\n?", "", text, flags=re.MULTILINE)
+    text = text.strip()
     blocks = []
     for block in re.split(r"\n\s*\n", text):
         lines = block.split("\n")
         is_code = lines[0].startswith((">>>", "    ")) or (verbatim and _formula(block))
-        blocks.append("```text\n" + inspect.cleandoc(block) + "\n```" if is_code else _paragraph(block))
+        code = inspect.cleandoc(block).replace("``", "`")
+        blocks.append(f"```text\n{code}\n```" if is_code else _paragraph(block))
     return "\n\n".join(blocks).replace("\n```\n\n```text\n", "\n\n")
 
 
@@ -243,7 +252,7 @@ def _text(text: str) -> str:
     """Text that Markdown leaves alone, code in backticks kept."""
     parts = text.split("`")
     for i in range(0, len(parts), 2):
-        parts[i] = re.sub(r"([*_<\[])", r"\\\1", parts[i])
+        parts[i] = re.sub(r"([*_\[])", r"\\\1", parts[i]).replace("<", "&lt;")
     return "`".join(parts)
 
 
@@ -252,6 +261,10 @@ def _call(factory: Any) -> str:
     arguments = ", ".join(re.sub(r": [^=]+(= )?", lambda m: "=" if m.group(1) else "", str(p))
                           for p in signature.parameters.values())  # fmt: skip
     return f"{factory.__name__}({arguments})"
+
+
+def _code(value: Any) -> str:
+    return "" if value is None else f"`{value}`"
 
 
 def _number(value: Any) -> str:

@@ -88,6 +88,9 @@ def _samples(
             if before is not None and start is not None and start.key != policy.key:
                 wins = [beats(a.column(column), b.column(column)) for a, b in zip(after, before, strict=True)]
                 figures |= _mean("win_rate", wins)
+                figures |= _mean(
+                    "win_rate_same_length", [same_length(a, b, column) for a, b in zip(after, before, strict=True)]
+                )
         if start is not None and start.key != policy.key:
             points = run.curate(after, every_candidate, label="held-out samples as points")
             own, other = run.logps(policy, points).sums(), run.logps(start, points).sums()
@@ -128,6 +131,17 @@ def beats(ours: Sequence[float | None], theirs: Sequence[float | None]) -> float
     if not couples:
         return math.nan
     return sum(1.0 if a > b else 0.5 if a == b else 0.0 for a, b in couples) / len(couples)
+
+
+def same_length(ours: Slate, theirs: Slate, column: str, within: float = 0.1) -> float:
+    """The same over couples whose lengths differ by at most a tenth: better, and not by being longer or shorter.
+
+    NaN where a prompt has no such couple.
+    """
+    a, b = ([(_tokens(c), v) for c, v in zip(s.candidates, s.column(column), strict=True)] for s in (ours, theirs))
+    wins = [beats([v], [w]) for m, v in a for n, w in b if abs(m - n) <= within * max(m, n)]
+    known = [win for win in wins if not math.isnan(win)]
+    return float(np.mean(known)) if known else math.nan
 
 
 def every_candidate(slates: Iterable[Slate], rng: random.Random) -> Iterator[Contrast]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import math
+import types
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
 
@@ -36,9 +37,31 @@ def make(kind: str, factory: Callable[..., Any], name: str, options: Mapping[str
             remedy=f"its options are: {there}",
         )
     missing = [n for n, p in known.items() if p.default is p.empty and n not in options]
+    hints = get_type_hints(factory)
+    for option, value in options.items():
+        if not fits(value, hints.get(option, Any)):
+            wanted = getattr(hints[option], "__name__", str(hints[option]))
+            raise InputError(f"{kind} {name!r}: {option}={value!r} is not a {wanted}", remedy=f"give a {wanted}")
     if missing:
         raise InputError(f"{kind} {name!r} needs {', '.join(map(repr, missing))}", remedy=f"give {missing[0]}=...")
     return factory(**options)
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value can be what a signature asks for. What it cannot tell, it lets through.
+
+    >>> fits(1, float), fits("a", float), fits(True, int), fits(None, int | None), fits("mean", float | str)
+    (True, False, False, True, True)
+    """
+    if isinstance(hint, types.UnionType):
+        return any(fits(value, part) for part in get_args(hint))
+    known = PLAIN.get(hint)
+    return known is None or (isinstance(value, known) and (hint is bool or not isinstance(value, bool)))
+
+
+PLAIN: Mapping[Any, Any] = {
+    bool: bool, int: int, float: (int, float), str: str, types.NoneType: types.NoneType,
+}  # fmt: skip
 
 
 def one_of(option: str, given: str, allowed: Mapping[str, T]) -> T:

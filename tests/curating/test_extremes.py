@@ -54,6 +54,7 @@ def test_several_of_each_end_with_a_gap() -> None:
 def test_columns_go_along_as_values() -> None:
     (contrast,) = curating.extremes(carry=("score",))([slate([0.2, 0.9])], random.Random(0))
     assert contrast.values == {"score": (0.9, 0.2)}
+    assert curating.make("extremes", carry="score gold") == curating.extremes(carry=("score", "gold"))
 
 
 def test_only_finished_responses_are_compared() -> None:

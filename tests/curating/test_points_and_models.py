@@ -56,6 +56,13 @@ def test_mismatched_adds_a_response_to_another_prompt_with_role_0() -> None:
     assert [c.roles[0] for c in found].count(1) == 4
 
 
+def test_labelled_is_points_with_mismatched_responses() -> None:
+    found = list(
+        curating.make("labelled", threshold=0.5)([slate([1.0, 0.0]), slate([0.0], prompt="q")], random.Random(0))
+    )
+    assert sorted(c.roles for c in found) == [(-1, 0), (-1, 0), (1, 0)]
+
+
 def test_mismatched_needs_two_prompts() -> None:
     assert [c.roles for c in mixed(1)] == [(1,)]
 

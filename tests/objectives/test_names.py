@@ -38,6 +38,15 @@ def test_options_are_checked_against_the_signature() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "options"),
+    [("simpo", {"gamma": "much"}), ("dpo", {"beta": "x"}), ("sft", {"prompt_in_nll": 1}), ("ipo", {"mean": "no"})],
+)
+def test_options_of_the_wrong_kind_are_input_errors(name: str, options: dict[str, object]) -> None:
+    with pytest.raises(InputError, match="is not a"):
+        objectives.make(name, **options)
+
+
+@pytest.mark.parametrize(
     ("a", "b"),
     [
         (objectives.dpo(0.1), objectives.dpo(0.2)),

@@ -6,7 +6,7 @@ verified     verified_pairs, correct_pairs, vote_pairs; concentrated keeps slate
 process      process_pairs, step_points: for a process reward model
 win_rates    win_rate_pairs
 lengths      length_balanced
-points       points, and over another curator: as_points, mismatched
+points       points, labelled (for KTO), and over another curator: as_points, mismatched
 replay       replay_mix over another curator: some original contrasts among the new ones
 temporal     temporal_past, temporal_future: pairs across models
 
@@ -32,7 +32,7 @@ from prefine.curating.extremes import (
 )
 from prefine.curating.lengths import balanced_penalty, length_balanced
 from prefine.curating.pairs import all_pairs, ranked
-from prefine.curating.points import as_points, mismatched, points
+from prefine.curating.points import as_points, labelled, mismatched, points
 from prefine.curating.process import process_pairs, step_points
 from prefine.curating.replay import mix, replay_counts, replay_mix
 from prefine.curating.temporal import future_pair, past_pair, temporal_future, temporal_past
@@ -57,6 +57,7 @@ FACTORIES: Mapping[str, Callable[..., Curator]] = {
     "win-rates": win_rate_pairs,
     "length-balanced": length_balanced,
     "points": points,
+    "labelled": labelled,
     "temporal-past": temporal_past,
     "temporal-future": temporal_future,
 }
@@ -87,6 +88,7 @@ __all__ = [
     "extremes",
     "find",
     "future_pair",
+    "labelled",
     "length_balanced",
     "make",
     "max_max",

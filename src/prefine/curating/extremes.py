@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 
-from prefine.curating.reading import best, characters, column, pair_of, worst
+from prefine.curating.reading import best, characters, column, named, pair_of, worst
 from prefine.registry import at_least
 from prefine.slate import Contrast, Slate
 
@@ -128,12 +128,12 @@ def nearest(values: dict[int, float], c: float) -> int:
 
 
 def extremes(
-    by: str = "score", top: int = 1, bottom: int = 1, min_gap: float = 0.0, carry: tuple[str, ...] = ()
+    by: str = "score", top: int = 1, bottom: int = 1, min_gap: float = 0.0, carry: str | tuple[str, ...] = ()
 ) -> Extremes:
     """Best against worst; with ``top`` and ``bottom``, several of each."""
     at_least(1, top=top, bottom=bottom)
     at_least(0, min_gap=min_gap)
-    return Extremes(by, top, bottom, min_gap, tuple(carry))
+    return Extremes(by, top, bottom, min_gap, named(carry))
 
 
 def max_min(by: str = "score", min_candidates: int = 2) -> ChosenPairs:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
-from prefine.curating.reading import carried, column, pair_of
+from prefine.curating.reading import carried, column, named, pair_of
 from prefine.registry import at_least
 from prefine.slate import Contrast, Slate, ranking
 
@@ -49,13 +49,13 @@ class Ranked:
 
 
 def all_pairs(
-    by: str = "score", min_gap: float = 0.0, limit: int | None = None, carry: tuple[str, ...] = ()
+    by: str = "score", min_gap: float = 0.0, limit: int | None = None, carry: str | tuple[str, ...] = ()
 ) -> AllPairs:
     """Every two responses with a gap above ``min_gap``."""
     at_least(0, min_gap=min_gap)
-    return AllPairs(by, min_gap, limit, tuple(carry))
+    return AllPairs(by, min_gap, limit, named(carry))
 
 
-def ranked(by: str = "score", at_most: int | None = None, carry: tuple[str, ...] = ()) -> Ranked:
+def ranked(by: str = "score", at_most: int | None = None, carry: str | tuple[str, ...] = ()) -> Ranked:
     """Ranked lists, best first."""
-    return Ranked(by, at_most, tuple(carry))
+    return Ranked(by, at_most, named(carry))

@@ -109,6 +109,11 @@ def points(by: str = "score", threshold: float | str = "mean") -> Thresholded:
     return Thresholded(by, Fixed(threshold), False)
 
 
+def labelled(by: str = "score", threshold: float | str = "mean") -> Mismatched:
+    """Labelled responses, each with a response to another prompt: what KTO learns from."""
+    return Mismatched(points(by, threshold))
+
+
 def as_points(curator: Curator) -> AsPoints:
     """The pairs of a curator as labelled responses."""
     return AsPoints(curator)

@@ -58,6 +58,11 @@ def carried(slate: Slate, members: Sequence[int], names: Sequence[str]) -> dict[
     }
 
 
+def named(columns: str | Sequence[str]) -> tuple[str, ...]:
+    """Column names from a sequence, or from one text with spaces between (as the command line gives them)."""
+    return tuple(columns.split()) if isinstance(columns, str) else tuple(columns)
+
+
 def pair_of(slate: Slate, chosen: int, rejected: int, carry: Sequence[str] = (), **values: float) -> Contrast:
     """A pair that takes columns along as values: ``carry=("score",)`` gives score=(of chosen, of rejected)."""
     return pair(slate, chosen, rejected, **carried(slate, (chosen, rejected), carry), **values)
