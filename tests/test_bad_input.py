@@ -20,7 +20,8 @@ from prefine.cli import main
 TINY = runpy.run_path(str(Path(__file__).parent / "cli" / "tiny.py"))
 BAD_DATA = runpy.run_path(str(Path(__file__).parent / "formats" / "bad_inputs.py"))["DATA_BAD_INPUTS"]
 
-GOOD_RUN = "run dpo --model {model} --data {pairs} --out out"
+RUN_TO = "run dpo --model {model} --data {pairs} --out "
+GOOD_RUN = RUN_TO + "out"
 
 
 class Bad(NamedTuple):
@@ -44,7 +45,7 @@ CONFIGS = [
     Bad("empty config", CONFIG, "this is empty", yaml_file("")),
     Bad("config is a list", CONFIG, "a configuration is a mapping", yaml_file("- dpo\n- sppo\n")),
     Bad("config is text", CONFIG, "a configuration is a mapping", yaml_file("dpo")),
-    Bad("broken YAML", CONFIG, "run.yaml:2: this is not YAML", yaml_file("system: dpo\ntrain: {lr: 1\n")),
+    Bad("broken YAML", CONFIG, "run.yaml:2: this is not YAML", yaml_file("system: dpo\ntrain: [lr: 1}\n")),
     Bad("tabs in YAML", CONFIG, "this is not YAML", yaml_file("train:\n\tlr: 1\n")),
     Bad(
         "YAML that builds objects", CONFIG, "not YAML that can be read safely",
@@ -116,8 +117,8 @@ COMMANDS = [
     Bad("zero candidates", "run iterate --world assistant --n 0 --out out", "n=0 cannot be used"),
     Bad("unknown objective", "run iterate --world games --objective dppo --out out", "there is no objective 'dppo'"),
     Bad("unknown curator", "run iterate --world games --curator xtremes --out out", "there is no curator 'xtremes'"),
-    Bad("out is a file", GOOD_RUN.replace("out", "taken"), "cannot write to taken", {"taken": "a file"}),
-    Bad("out below a file", GOOD_RUN.replace("out", "taken/run"), "cannot write to", {"taken": "a file"}),
+    Bad("out is a file", RUN_TO + "taken", "cannot write to taken", {"taken": "a file"}),
+    Bad("out below a file", RUN_TO + "taken/run", "cannot write to", {"taken": "a file"}),
     Bad("out holds something else", GOOD_RUN, "holds something else than a run", {"out/thesis.txt": "years of work"}),
     Bad("changed config", GOOD_RUN, "options.beta: 0.5 -> 0.1", make=lambda here, good: earlier_run(here, good)),
     Bad("changed seed", GOOD_RUN + " --seed 3 --beta 0.5", "seed: 0 -> 3",
@@ -129,7 +130,7 @@ COMMANDS = [
     Bad("claim over no seeds", "claim sppo --seeds 0", "--seeds"),
     Bad("claims into another file", "claim ipo --out c.json", "not a claims file", {"c.json": "[1, 2]"}),
     Bad("show nothing", "show nothing", "there is no system 'nothing'"),
-    Bad("unknown family", "systems --family nahs", "there is no family 'nahs'"),
+    Bad("unknown family of systems", "systems --family nahs", "there is no family 'nahs'"),
     Bad("report of nothing", "report nowhere", "there is no run directory"),
     Bad("report of another directory", "report out", "holds no run", {"out/thesis.txt": "years of work"}),
     Bad("status of nothing", "status nowhere", "there is no run directory"),
@@ -146,7 +147,7 @@ WORLDS = [
     Bad("misspelt world", "run dpo --world asistant --out out", "did you mean assistant"),
     Bad("unknown variant", "run sppo --world games:chess --out out", "has no variant 'chess'"),
     Bad("unknown annotator", "run dpo --world games --annotator angry --out out", "no annotator 'angry'"),
-    Bad("more prompts than there are", "run dpo --world games --train-prompts 100000 --out out", "were asked for"),
+    Bad("more prompts than there are", "run dpo --world assistant --train-prompts 100000 --out out", "were asked for"),
     Bad("world without a verifier", "run dpo-vp --world games --out out", "world 'games' has none"),
     Bad("world without demonstrations", "run sft --world games --out out", "world 'games' has none"),
     Bad("prompts of no world", "world prompts mars --out p.jsonl", "there is no world 'mars'"),
@@ -177,6 +178,7 @@ INPUTS = [
         "cannot be split over 3 rounds", {"p.jsonl": '{"prompt": "a"}\n{"prompt": "b"}\n'}),
     Bad("no such data", "run dpo --model {model} --data pears.jsonl --out out", "there is no such file"),
     Bad("no such prompts", "run iterate --model {model} --prompts no.jsonl --judge length --out out", "no such file"),
+    Bad("more tokens than the window has", GOOD_RUN + " --max-tokens 64", "do not fit in the model's window of 64"),
     Bad("no such held-out data", GOOD_RUN + " --eval-data no.jsonl", "no such file"),
     Bad("unknown format", GOOD_RUN + " --format pears", "pears"),
     Bad("another format", GOOD_RUN + " --format labels", 'not "labels" data'),
@@ -224,14 +226,15 @@ MODELS = [
         make=with_file("model.safetensors", b"not at all")),
     Bad("weights cut short", ON_M, "cannot be read", make=cut_short),
     Bad("config cut short", ON_M, "cannot be read", make=with_file("config.json", b'{"model_type": "lla')),
-    Bad("config is a list", ON_M, "not a JSON object", make=with_file("config.json", b"[]")),
+    Bad("model config is a list", ON_M, "not a JSON object", make=with_file("config.json", b"[]")),
     Bad("config of no model", ON_M, "", make=with_file("config.json", b"{}")),
     Bad("config of another kind", ON_M, "not a causal language model",
         make=with_file("config.json", b'{"model_type": "t5", "is_encoder_decoder": true}')),
     Bad("damaged tokenizer", ON_M, "tokenizer cannot be read", make=with_file("tokenizer.json", b"{")),
     Bad("adapter without a base", ON_M, "does not say which model it belongs to",
         make=with_file("adapter_config.json", b"{}", lacks="config.json")),
-    Bad("unknown kind of policy", ON_M, "no policy kind 'oracle'", make=with_file("prefine.json", b'{"kind": "oracle"}')),
+    Bad("unknown kind of policy", ON_M, "no policy kind 'oracle'",
+        make=with_file("prefine.json", b'{"kind": "oracle"}')),
 ]  # fmt: skip
 
 DATA = [
@@ -291,9 +294,7 @@ def test_one_message_a_remedy_and_nothing_written(
     assert (TINY["contents"](tmp_path), TINY["contents"](good)) == before
 
 
-def test_a_run_directory_in_use_says_by_whom(
-    good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_directory_in_use_says_by_whom(good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Not bad input but bad luck: exit code 3, for the same command works later."""
     from prefine.store import lock
 

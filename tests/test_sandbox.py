@@ -38,6 +38,12 @@ def probe(without: tuple[str, ...] = (), processes: int = 1) -> Outcome | None:
     return None
 
 
+@pytest.fixture(scope="module", autouse=True)
+def able() -> None:
+    if probe() is None:
+        pytest.skip("this machine's kernel cannot close the sandbox, so nothing is run in it")
+
+
 @pytest.fixture(scope="module", params=sorted(MACHINES))
 def without(request: pytest.FixtureRequest) -> tuple[str, ...]:
     layers = MACHINES[request.param]
@@ -403,17 +409,18 @@ def test_all_of_it_ends_when_time_is_up(several):
 
 
 @pytest.mark.parametrize("layers", [(), ("processes",), NAMESPACES], ids=["everything", "no PID", "container"])
-def test_the_program_ends_when_whoever_asked_for_it_is_killed(layers):
+def test_the_program_ends_when_whoever_asked_for_it_is_killed(layers, tmp_path):
     if probe(layers) is None:
         pytest.skip("this machine's kernel closes nothing but what the test leaves out")
     program = NAMED + "name('orphan-of-test'); time.sleep(60)"
     source = f"from prefine.sandbox import *; run_python({program!r}, bounds=Bounds(seconds=60), without={layers!r})"
-    parent = subprocess.Popen([sys.executable, "-c", source])
+    parent = subprocess.Popen([sys.executable, "-c", source], env={**os.environ, "TMPDIR": str(tmp_path)})
     try:
         wait_until(lambda: len(running("orphan-of-test")) == 1)
         parent.send_signal(signal.SIGKILL)
         parent.wait()
         wait_until(lambda: running("orphan-of-test") == [])
+        wait_until(lambda: not any(path.is_file() for path in tmp_path.rglob("*")))
     finally:
         parent.kill()
         parent.wait()
@@ -445,7 +452,7 @@ def test_signals_do_not_reach_other_processes(without):
 def test_the_layers_are_reported():
     outcome = run("")
     assert outcome.layers[-1] == "audit" and set(outcome.layers) <= {*KERNEL, "audit"}
-    assert "seccomp" not in run("", ("seccomp",)).layers
+    assert "hostname" not in run("", ("hostname",)).layers
 
 
 def test_without_the_kernel_nothing_runs_unless_a_fence_is_enough(tmp_path):
@@ -460,7 +467,7 @@ def test_without_the_kernel_nothing_runs_unless_a_fence_is_enough(tmp_path):
 
 @pytest.mark.parametrize("missing", ["network", "files"])
 def test_each_side_must_be_closed(missing):
-    closers = {"network": ("network", "seccomp"), "files": ("files", "landlock", "user")}[missing]
+    closers = {"network": ("network", "seccomp"), "files": ("files", "landlock")}[missing]
     with pytest.raises(InputError, match=f"no kernel layer closes: {missing}"):
         run("", closers)
 

@@ -81,7 +81,7 @@ def prepare(values: Mapping[str, Any], *, out: Path | None = None, fresh: bool =
     optional = _optional(system)
     asked = wanted(system, chosen, optional)
     names = tuple(n for n in system.inputs if n not in optional or n in asked or source.wants(n))
-    inputs = source.check(system, names)
+    inputs = source.check(system, names, chosen)
     _check_place(config)
     complete = config.model_copy(
         update={

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-WORDS = "yes no maybe say what is two plus the a good bad answer please thanks not one more less end".split()
+WORDS = ("yes", "no", "maybe", "say", "what", "is", "two", "plus", "good", "bad", "answer", "please", "thanks")
 
 
 def make_model(directory: Path, **changes: Any) -> Path:
@@ -41,9 +41,7 @@ def make_data(directory: Path, count: int = 40) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     prompts = [f"say yes please {i}" for i in range(count)]
     write(directory / "pairs.jsonl", [{"prompt": p, "chosen": " yes", "rejected": " no thanks"} for p in prompts])
-    labels = [
-        {"prompt": p, "completion": c, "label": c == " yes"} for p in prompts for c in (" yes", " no thanks")
-    ]
+    labels = [{"prompt": p, "completion": c, "label": c == " yes"} for p in prompts for c in (" yes", " no thanks")]
     write(directory / "labels.jsonl", labels)
     write(directory / "prompts.jsonl", [{"prompt": p} for p in prompts])
     write(directory / "answers.jsonl", [{"prompt": p, "answer": "yes"} for p in prompts])

@@ -13,7 +13,7 @@ from prefine.formats import FORMATS
 from prefine.formats.spec import detect
 from prefine.slate import Candidate, Feedback, Slate
 
-fast = settings(max_examples=1500, deadline=None)
+fast = settings(max_examples=40, deadline=None)
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 filled = texts.filter(lambda t: t.strip() != "")

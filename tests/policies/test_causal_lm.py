@@ -286,13 +286,15 @@ def test_an_adapter_on_weights_that_are_nowhere_is_saved_merged(tmp_path: Path) 
     torch.testing.assert_close(scored(again), scored(adapted), atol=1e-4, rtol=1e-4)
 
 
-def test_an_adapter_of_the_same_shape_goes_on_and_of_another_is_merged_first() -> None:
-    adapted = with_lora(make(), LORA)
+def test_an_adapter_of_the_same_shape_goes_on_and_of_another_is_merged_first(saved: Path, tmp_path: Path) -> None:
+    adapted = with_lora(CausalLM.load(saved), LORA)
     move(adapted, only_trainable=True)
     before = scored(adapted)
     assert with_lora(adapted, LORA) is adapted
     wider = with_lora(adapted, LoraSettings(rank=4, alpha=8.0))
-    assert wider is not adapted and wider.base is None
+    assert wider is not adapted
+    wider.save(tmp_path / "wider")  # the directory it was loaded from does not have the first adapter in it
+    torch.testing.assert_close(scored(CausalLM.load(tmp_path / "wider")), before, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(scored(wider), before, atol=1e-4, rtol=1e-4)
     with wider.adapter_off():
         torch.testing.assert_close(scored(wider), before, atol=1e-4, rtol=1e-4)

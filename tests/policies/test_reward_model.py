@@ -67,7 +67,9 @@ def tokenizer(**special: str) -> Any:
 
 def policy(name: str = "llama", **special: str) -> CausalLM:
     torch.manual_seed(0)
-    return CausalLM(MODELS[name]().eval(), tokenizer(**special))
+    model = MODELS[name]().eval()
+    model.config.pad_token_id = EOS if special else None
+    return CausalLM(model, tokenizer(**special))
 
 
 def reward_model(name: str = "llama", **special: str) -> RewardModel:
@@ -119,6 +121,19 @@ def test_trap_reward_read_at_padding_or_before_the_end(name: str, pad: str, tmp_
         together = model(**padded).logits[:, 0].tolist()
     assert rewards == pytest.approx(alone, abs=1e-5) and rewards == pytest.approx(together, abs=1e-5)
     assert len({round(r, 4) for r in rewards}) == 4, "all the same: the test shows nothing"
+
+
+def test_a_published_model_whose_padding_is_its_end_is_read_where_it_was_trained(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = LlamaConfig(**IDS, **SHAPE, num_labels=1, pad_token_id=EOS)
+    model = LlamaForSequenceClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    tokenizer(pad_token="</s>").save_pretrained(tmp_path)
+    ids = [tokenizer()(text)["input_ids"] for text in ("the cat sat on the mat</s>", "the cat ran</s>")]
+    with torch.no_grad():
+        expected = [float(model(torch.tensor([i])).logits) for i in ids]
+    first, second, _ = load_policy(tmp_path).reward(SLATES)[0]
+    assert [first, second] == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_row_is_one_number_wide() -> None:

@@ -34,7 +34,7 @@ def byte_level(single: str | None = "<s> $A", template: str | None = None, **spe
     )
     backend.train_from_iterator(TEXT, trainer)
     if single is not None:
-        ids = [("<s>", BOS), ("</s>", EOS)]
+        ids = [("<s>", BOS), ("</s>", EOS), ("<|im_start|>", TURN)]
         backend.post_processor = processors.TemplateProcessing(single=single, special_tokens=ids)
     names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", **special}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **names)
@@ -129,6 +129,8 @@ def test_trap_doubled_bos_from_the_text() -> None:
     c = codec()
     assert c.prompt("the cat") == (BOS, *ids_of(c.tokenizer, "the cat"))
     assert c.prompt("<s>the cat") == c.prompt("<s><s>the cat") == c.prompt("the cat")
+    other = codec(byte_level("<|im_start|> $A"))  # a beginning that the tokenizer does not call BOS
+    assert other.prompt("<|im_start|>the cat") == other.prompt("the cat") and other.prompt("the cat")[0] == TURN
 
 
 def test_trap_doubled_bos_from_a_chat_template() -> None:
@@ -310,6 +312,8 @@ def test_prompts_are_cut_on_the_left_together_and_keep_their_beginning_token() -
     first, second = rows(c, long_pair(), max_length=18)
     assert first.prompt == second.prompt == (BOS, *ids_of(c.tokenizer, "CDEFGHIJ")), "room for the longer response"
     assert len(second.prompt) + len(second.response) == 18
+    swapped = Contrast(long_pair().slate, (1, 0), (1, -1))
+    assert rows(c, swapped, max_length=18) == (second, first)
     assert first.response == c.response("KLMN") and second.response == c.response("OPQRSTUV")
 
 

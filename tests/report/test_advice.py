@@ -93,6 +93,31 @@ def test_an_end_that_cannot_be_told_from_the_start(tmp_path: Path, write_run: Wr
     assert "Make sure of it" not in titles(run)
 
 
+def test_pairs_alone_can_tell_or_not(tmp_path: Path, write_run: Write) -> None:
+    run = write_run(tmp_path / "run", rounds=1, **CALM)
+
+    def only_pairs(accuracy: float) -> Callable[[int, dict[str, Any]], None]:
+        def change(i: int, row: dict[str, Any]) -> None:
+            row["figures"] = {"length": 20.0}
+            if i:
+                row["figures"] |= {"kl": 50.0, "pair_accuracy": accuracy, "pair_accuracy_se": 0.08}
+
+        return change
+
+    assert {"Tell the end from the start", "Spend less KL"} <= titles(edit(run, "evaluations.jsonl", only_pairs(0.55)))
+    assert titles(edit(run, "evaluations.jsonl", only_pairs(0.9))).isdisjoint({"Tell the end from the start"})
+
+
+def test_a_paired_measure_of_displacement_is_preferred(tmp_path: Path, write_run: Write) -> None:
+    run = write_run(tmp_path / "run", **CALM)
+    wide = {f"pair_{s}_logp": [-500.0] * 4 for s in ("chosen", "rejected")}
+    wide |= {f"pair_{s}_logp_se": [60.0] * 4 for s in ("chosen", "rejected")}
+    assert "Hold the chosen responses up" not in titles(edit(run, "evaluations.jsonl", figures(**wide)))
+    paired = {f"pair_{s}_ratio": [0.0, -2.0, -3.0, -4.0] for s in ("chosen", "rejected")}
+    paired |= {f"pair_{s}_ratio_se": [0.5] * 4 for s in ("chosen", "rejected")}
+    assert "Hold the chosen responses up" in titles(edit(run, "evaluations.jsonl", figures(**paired)))
+
+
 @pytest.mark.parametrize(
     ("said", "name", "value"),
     [

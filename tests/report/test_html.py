@@ -119,6 +119,18 @@ def test_it_does_not_claim_a_win_that_may_be_chance(tmp_path: Path, write_run: W
     assert "includes even" in text
 
 
+def test_without_a_judge_it_speaks_of_held_out_pairs(tmp_path: Path, write_run: Write) -> None:
+    run = write_run(tmp_path / "run", rounds=1)
+    rows = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
+    rows[0]["figures"] = {"length": 20.0, "pair_chosen_logp": -30.0, "pair_rejected_logp": -30.0}
+    rows[1]["figures"] = {"length": 20.2, "pair_accuracy": 0.8, "pair_accuracy_se": 0.04, "kl": 2.0,
+                          "pair_chosen_logp": -29.0, "pair_rejected_logp": -35.0}  # fmt: skip
+    (run / "evaluations.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    text = page_of(run).text
+    assert "ranks 80% of held-out pairs right, at about the same length." in text
+    assert "Held-out chosen and rejected" in text
+
+
 @pytest.mark.parametrize(
     ("chosen", "rejected", "says"),
     [(-6.0, -14.0, "likelihood displacement"), (5.0, -5.0, "what one hopes for"), (6.0, 4.0, "Both rise"),

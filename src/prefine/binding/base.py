@@ -25,7 +25,7 @@ class Source(Protocol):
         """Whether a recipe that can go without this input gets it all the same."""
         ...
 
-    def check(self, system: System, names: Sequence[str]) -> Inputs:
+    def check(self, system: System, names: Sequence[str], options: Mapping[str, Any]) -> Inputs:
         """The inputs in full (defaults filled in), or an InputError about the first that cannot be had."""
         ...
 

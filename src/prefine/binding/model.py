@@ -6,12 +6,13 @@ from pathlib import Path
 
 from prefine.errors import InputError
 from prefine.policies import directory, kind_of
+from prefine.policies.causal_lm import CausalLM
 
 
 def check_model(path: str, *, trust_remote_code: bool = False) -> None:
     """Raise InputError where loading would fail later, after other work was done."""
     here = directory.find(path, trust_remote_code=trust_remote_code)
-    if kind_of(here) != "causal-lm":
+    if kind_of(here) != CausalLM.kind:
         return
     if (here / "adapter_config.json").exists():
         directory.check_weights(here, "adapter_model")
@@ -24,10 +25,22 @@ def check_model(path: str, *, trust_remote_code: bool = False) -> None:
             remedy="give the directory that save_pretrained wrote",
             file=path,
         )
-    directory.read_json(here / "config.json")
+    CausalLM.check(here, trust_remote_code)
     directory.check_weights(here)
     _check_safetensors(here)
     directory.load_tokenizer(here, trust_remote_code=trust_remote_code)
+
+
+def window_of(path: str) -> int | None:
+    """How many tokens a model can see, where its configuration says so."""
+    here = directory.find(path)
+    if (here / "adapter_config.json").exists():
+        return window_of(directory.adapter_base(here))
+    if not (here / "config.json").exists():
+        return None
+    config = directory.read_json(here / "config.json")
+    said = config.get("max_position_embeddings") or (config.get("text_config") or {}).get("max_position_embeddings")
+    return said if isinstance(said, int) else None
 
 
 def _check_safetensors(here: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from prefine import formats, judging
 from prefine.artifacts import PolicyHandle, Slates
 from prefine.binding.held_out import held_out, place
-from prefine.binding.model import check_model
+from prefine.binding.model import check_model, window_of
 from prefine.binding.roles import InRole
 from prefine.catalogue import INPUTS, System, systems
 from prefine.config import Inputs, RunConfig
@@ -26,10 +27,11 @@ from prefine.slate import Contrast, Slate
 if TYPE_CHECKING:
     from prefine.formats import TrainingData
 
-FULL: Mapping[str, Any] = {"lr": 1e-6, "max_length": 1024, "max_prompt": 512}
-LORA: Mapping[str, Any] = {**FULL, "lr": 1e-5}
-"""What suits language models of the usual sizes; adapters want ten times the learning rate."""
+FULL_LR, LORA_LR = 1e-6, 1e-5
+"""What suits language models of the usual sizes; adapters want ten times as much."""
 
+MAX_LENGTH, MAX_TOKENS = 1024, 256
+ROOMY = 1 << 20
 EVAL_PROMPTS = 64
 
 
@@ -53,7 +55,7 @@ class UserSource:
             return False
         return name not in LESSONS or any(True for _ in LESSONS[name](self.training(self.data)))
 
-    def check(self, system: System, names: Sequence[str]) -> Inputs:
+    def check(self, system: System, names: Sequence[str], options: Mapping[str, Any]) -> Inputs:
         needed = [name for name in names if getattr(self.given, WHERE[name]) is None]
         if "prompts" in needed and self.given.data is not None:
             needed.remove("prompts")
@@ -65,7 +67,9 @@ class UserSource:
             )
         check_model(str(self.given.model), trust_remote_code=self.config.trust_remote_code)
         for name in names:
-            CHECK.get(name, lambda source, name, system: None)(self, name, system)
+            if name in CHECK:
+                CHECK[name](self, name, system, options)
+        self._check_room()
         if self.given.judge is not None:
             _ = self.judge
         if self.given.eval_data is not None:
@@ -73,7 +77,14 @@ class UserSource:
         return self.given.model_copy(update={"eval_prompts": self.given.eval_prompts or EVAL_PROMPTS})
 
     def settings(self, system: System) -> Mapping[str, Any]:
-        return FULL if self.config.lora is None else LORA
+        """Shorter responses and rows where the model's window is short. (A model that is not there is explained
+        by ``check``, which comes next.)"""
+        window = ROOMY
+        with contextlib.suppress(InputError, AttributeError):
+            window = window_of(str(self.given.model)) or ROOMY
+        lr = FULL_LR if self.config.lora is None else LORA_LR
+        length = min(MAX_LENGTH, window)
+        return {"lr": lr, "max_length": length, "max_prompt": length // 2, "max_tokens": min(MAX_TOKENS, window // 2)}
 
     def start(self, run: Run) -> PolicyHandle:
         return run.policy(str(self.given.model))
@@ -91,6 +102,14 @@ class UserSource:
         slates = run.slates(prompts, label="held-out prompts") if prompts else None
         judge = None if self.given.judge is None else InRole(self.judge, "score")
         return Yardstick(start, slates, judge, pairs) if pairs is not None or slates is not None else None
+
+    def _check_room(self) -> None:
+        window, asked = window_of(str(self.given.model)), self.config.sampling.get("max_tokens")
+        if window is not None and isinstance(asked, int) and asked >= window:
+            raise InputError(
+                f"{asked} new tokens do not fit in the model's window of {window}",
+                remedy=f"give --max-tokens below {window}",
+            )
 
     # --- what was read ---
 
@@ -190,7 +209,7 @@ GIVE: Mapping[str, Callable[[UserSource, Run, PolicyHandle], Any]] = {
 }
 
 
-def _check_lessons(source: UserSource, name: str, system: System) -> None:
+def _check_lessons(source: UserSource, name: str, system: System, options: Mapping[str, Any]) -> None:
     data = source.data
     assert data is not None
     give = LESSONS[name]
@@ -207,7 +226,7 @@ def _check_lessons(source: UserSource, name: str, system: System) -> None:
     )
 
 
-def _check_prompts(source: UserSource, name: str, system: System) -> None:
+def _check_prompts(source: UserSource, name: str, system: System, options: Mapping[str, Any]) -> None:
     count = sum(1 for s in _prompts(source.prompt_data) if place(s) not in source.held)
     if count == 0:
         raise InputError(
@@ -215,14 +234,14 @@ def _check_prompts(source: UserSource, name: str, system: System) -> None:
             remedy='give a file with prompts, one JSON object a line: {"prompt": "..."}',
             file=source.given.prompts or source.given.data,
         )
-    rounds = source.config.options.get("rounds", 1)
+    rounds = options.get("rounds", 1)
     if isinstance(rounds, int) and count < rounds:
         raise InputError(
             f"{count} prompts cannot be split over {rounds} rounds", remedy="bring more prompts, or give fewer --rounds"
         )
 
 
-def _check_answers(source: UserSource, name: str, system: System) -> None:
+def _check_answers(source: UserSource, name: str, system: System, options: Mapping[str, Any]) -> None:
     if not any("answer" in s.meta for s in _prompts(source.prompt_data)):
         raise InputError(
             f"{system.key} checks responses against the gold answer, and no prompt has one",
@@ -231,7 +250,7 @@ def _check_answers(source: UserSource, name: str, system: System) -> None:
         )
 
 
-CHECK: Mapping[str, Callable[[UserSource, str, System], None]] = {
+CHECK: Mapping[str, Callable[[UserSource, str, System, Mapping[str, Any]], None]] = {
     "prompts": _check_prompts,
     "pairs": _check_lessons,
     "labels": _check_lessons,

@@ -55,7 +55,7 @@ class WorldSource:
         """A world gives optional inputs only where they are asked for."""
         return False
 
-    def check(self, system: System, names: Sequence[str]) -> Inputs:
+    def check(self, system: System, names: Sequence[str], options: Mapping[str, Any]) -> Inputs:
         annotator = self.inputs.annotator
         if annotator not in self.world.annotators:
             raise InputError(

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from prefine.cli import data, looking, running, serving, systems, worlds
-from prefine.cli.console import explain
+from prefine.cli.console import INTERRUPTED, explain
 
 app = typer.Typer(
     name="prefine",
@@ -52,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = [word for word in words if word != "--debug"]
     try:
         result = app(words, prog_name="prefine", standalone_mode=False)
+        if result == INTERRUPTED:  # typer has caught it already
+            raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except BaseException as error:
         return explain(error, debug=debug)

@@ -14,6 +14,9 @@ from rich.text import Text
 
 from prefine.errors import PrefineError
 
+INTERRUPTED = 130
+"""The exit code of a command that was stopped with Ctrl-C."""
+
 
 def out() -> Console:
     """For results. Made when needed, so that tests and pipes see what is written."""
@@ -37,7 +40,7 @@ def explain(error: BaseException, *, debug: bool = False) -> int:
         return error.exit_code
     if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
         err().print("stopped; run the same command again to go on")
-        return 130
+        return INTERRUPTED
     if isinstance(error, BrokenPipeError):
         return _pipe_closed()
     if hasattr(error, "format_message"):  # a usage error of click, whichever copy of it typer carries

@@ -27,9 +27,7 @@ def row_lengths(rows_per_contrast: Sequence[Sequence[Row]]) -> list[list[int]]:
     return [[len(row.prompt) + len(row.response) for row in rows] for rows in rows_per_contrast]
 
 
-def microbatches(
-    lengths: Sequence[Sequence[int]], budget: int | None, *, by_length: bool = True
-) -> list[list[int]]:
+def microbatches(lengths: Sequence[Sequence[int]], budget: int | None, *, by_length: bool = True) -> list[list[int]]:
     """Cut contrasts into micro-batches of at most ``budget`` padded tokens: rows x the longest row.
 
     ``lengths[i]`` are the row lengths of contrast i. Gives lists of contrast indices, every contrast exactly
@@ -88,9 +86,7 @@ def collate(
         mask_NT=mask_NT.to(device),
         values={
             name: torch.tensor(numbers, dtype=dtype).to(device)
-            for name, numbers in _value_columns(
-                values or (), [len(rows) for rows in rows_per_contrast]
-            ).items()
+            for name, numbers in _value_columns(values or (), [len(rows) for rows in rows_per_contrast]).items()
         },
     )
 

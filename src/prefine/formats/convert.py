@@ -5,6 +5,7 @@ What is lost is not declared anywhere: every slate is written, read back and com
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -167,17 +168,17 @@ SEVERAL = ("pairs", "pairs-implicit", "rankings", "ratings")
 
 def merged(entries: Iterable[Entry]) -> Iterator[Entry]:
     """Labelled responses that follow each other and answer the same prompt, as one slate."""
-    run: list[Entry] = []
-    for entry in entries:
-        if run and (entry.slate.prompt, entry.slate.meta) != (run[0].slate.prompt, run[0].slate.meta):
-            yield _merge(run)
-            run = []
-        run.append(entry)
-    if run:
-        yield _merge(run)
+
+    def group(entry: Entry) -> Any:
+        single = len(entry.slate) == 1 and "label" in entry.slate.feedback
+        return (entry.slate.prompt, entry.slate.meta) if single else entry.line
+
+    return (_merge(list(run)) for _, run in itertools.groupby(entries, group))
 
 
 def _merge(run: Sequence[Entry]) -> Entry:
+    if len(run) == 1:
+        return run[0]
     first = run[0].slate
     candidates = tuple(c for e in run for c in e.slate.candidates)
     values = tuple(v for e in run for v in e.slate.feedback["label"].values)

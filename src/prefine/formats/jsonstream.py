@@ -17,9 +17,7 @@ MAX_VALUE = 1 << 26
 
 WRAPPERS = ("data", "rows", "train", "examples", "instances")
 _SCALAR = r'(?:"(?:[^"\\]|\\.)*"|[-+.\deE]+|true|false|null)'
-_WRAPPED = re.compile(
-    r'\{\s*(?:"[^"\\]*"\s*:\s*' + _SCALAR + r'\s*,\s*)*"(?:' + "|".join(WRAPPERS) + r')"\s*:\s*(?=\[)'
-)
+WRAPPED = re.compile(r'\{\s*(?:"[^"\\]*"\s*:\s*' + _SCALAR + r'\s*,\s*)*"(?:' + "|".join(WRAPPERS) + r')"\s*:\s*(?=\[)')
 
 
 class BrokenStream(ValueError):
@@ -94,7 +92,7 @@ class JsonStream:
         first = self.peek()
         while len(self.window) < CHUNK and self.more():
             pass
-        wrapped = _WRAPPED.match(self.window, self.at) if first == "{" else None
+        wrapped = WRAPPED.match(self.window, self.at) if first == "{" else None
         if wrapped:
             self.move(wrapped.end())
         yield from self._array() if wrapped or first == "[" else self._sequence()

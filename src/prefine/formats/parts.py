@@ -191,7 +191,10 @@ def write_reply(slate: Slate, index: int, layout: Mapping[str, Any]) -> Any:
 
 def named(row: JsonRow, names: Iterable[str]) -> str | None:
     """Which of these names the row has."""
-    return next((name for name in names if name in row), None)
+    for name in names:
+        if name in row:
+            return name
+    return None
 
 
 def name_of(row: JsonRow, names: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from prefine.errors import InputError
 from prefine.formats.lessons import demos_of, labels_of, pairs_of
@@ -39,6 +39,8 @@ class Reader:
     named: bool
     """Whether the user named the format (then rows only have to fit it)."""
     columns: Mapping[str, str] = field(default_factory=dict)
+    seen: set[tuple[str, ...]] = field(default_factory=set, compare=False, repr=False)
+    """Names of columns that were found to be of this format."""
 
     def __iter__(self) -> Iterator[Entry | Problem]:
         for number, item in enumerate(self.source, 1):
@@ -61,69 +63,74 @@ class Reader:
         return Entry(row.file, row.line, self.format.read(row.value))
 
     def _fitting(self, row: Row) -> None:
+        """Whether the row is of the format; the names of its columns are looked at closely once."""
+        names = tuple(row.value)
+        if names in self.seen and self.format.detect(row.value):
+            return
         fits = self.format.fits(row.value)
-        other = None if (self.named and fits) or self.format.name == "slates" else detect(row.value)
-        if other is not None and other is not self.format and (not fits or not self.named):
+        other = None if self.named and fits else detect(row.value)
+        strange = other is not None and other is not self.format and self.format.name != "slates"
+        if strange and other is not None and (fits or not set(other.needs) <= set(self.format.needs)):
             lacks = "" if fits else f"; {missing(row.value, self.format.needs).message}"
             message = f'this row has the format "{other.name}", the file is "{self.format.name}"{lacks}'
             raise RowError("mixed", message, remedy="split the file, one format each, or complete the row")
         if not fits:
             raise missing(row.value, self.format.needs)
+        self.seen.add(names)
 
 
 def open_reader(path: str | Path, format: str | None = None, columns: Mapping[str, str] | None = None) -> Reader:
     """Open a source and settle its format: the one named, or the one its first rows have."""
-    named = None if format is None else format_named(format)
+    wanted = None if format is None else format_named(format)
     source = open_source(path)
     first = list(itertools.islice(source, LOOK))
-    columns = dict(columns or {})
     rows = [item for item in first if isinstance(item, Row)]
     if not rows:
-        broken = next((item for item in first if isinstance(item, Problem)), None)
-        if broken is not None and len(first) < LOOK:
-            raise broken.error()
-        what = "holds no rows" if not first else f"none of its first {LOOK} rows can be read"
-        raise InputError(what, remedy="write one JSON object a line", file=path)
-    for row in rows[:1]:
-        _known(row, columns)
-    values = []
-    for row in rows:
-        try:
-            values.append(renamed(row, columns).value)
-        except RowError:
-            continue
-    if not values:
-        renamed(rows[0], columns)
-    if named is None:
-        found = detect_all(values)
-        if found is None:
-            message, remedy = no_format(values[0])
-            raise InputError(message, remedy=remedy, file=rows[0].file, line=rows[0].line)
-        if slip := suspect(values[0], found):
-            theirs, ours = slip
-            raise InputError(
-                f'this reads as "{found.name}" ({found.summary}), but the column "{theirs}" looks like "{ours}"',
-                remedy=f"rename it (--columns {ours}={theirs}), or say --format {found.name} if that is what it is",
-                file=rows[0].file,
-                line=rows[0].line,
-            )
-        return Reader(source, found, False, columns)
-    if not any(named.fits(value) for value in values):
-        error = missing(values[0], named.needs)
-        message = f'this is not "{named.name}" data: {error.message}'
-        raise InputError(message, remedy=error.remedy, file=rows[0].file, line=rows[0].line)
-    return Reader(source, named, True, columns)
+        raise _nothing_to_read([item for item in first if isinstance(item, Problem)], path)
+    columns = dict(columns or {})
+    try:
+        _known(rows, columns)
+        values = [renamed(row, columns).value for row in rows]
+        settled = _unnamed(values) if wanted is None else _named(values, wanted)
+    except RowError as error:
+        raise InputError(error.message, remedy=error.remedy, file=rows[0].file, line=rows[0].line) from None
+    return Reader(source, settled, wanted is not None, columns)
 
 
-def _known(row: Row, columns: Mapping[str, str]) -> None:
-    absent = [theirs for theirs in columns.values() if theirs not in row.value]
+def _nothing_to_read(problems: list[Problem], path: str | Path) -> InputError:
+    if problems and len(problems) < LOOK:
+        return problems[0].error()
+    what = f"none of its first {LOOK} rows can be read" if problems else "holds no rows"
+    return InputError(what, remedy="write one JSON object a line", file=path)
+
+
+def _unnamed(values: list[Mapping[str, Any]]) -> Format:
+    """The format of most of the first rows, unless a misspelt column makes it look like a poorer one."""
+    found = detect_all(values)
+    if found is None:
+        message, remedy = no_format(values[0])
+        raise RowError("missing", message, remedy=remedy)
+    if slip := suspect(values[0], found):
+        theirs, ours = slip
+        message = f'this reads as "{found.name}" ({found.summary}), but the column "{theirs}" looks like "{ours}"'
+        remedy = f"rename it (--columns {ours}={theirs}), or say --format {found.name} if that is what it is"
+        raise RowError("missing", message, remedy=remedy)
+    return found
+
+
+def _named(values: list[Mapping[str, Any]], wanted: Format) -> Format:
+    """The format the user named, if any of the first rows has its columns."""
+    if not any(wanted.fits(value) for value in values):
+        error = missing(values[0], wanted.needs)
+        raise RowError("missing", f'this is not "{wanted.name}" data: {error.message}', remedy=error.remedy)
+    return wanted
+
+
+def _known(rows: list[Row], columns: Mapping[str, str]) -> None:
+    absent = [theirs for theirs in columns.values() if not any(theirs in row.value for row in rows)]
     if absent:
-        raise InputError(
-            f"there is no column {', '.join(absent)} to rename (columns found: {', '.join(row.value)})",
-            remedy="--columns takes OURS=YOURS, such as chosen=good",
-            file=row.file,
-            line=row.line,
-        )
+        message = f"there is no column {', '.join(absent)} to rename (columns found: {', '.join(rows[0].value)})"
+        raise RowError("missing", message, remedy="--columns takes OURS=YOURS, such as chosen=good")
 
 
 def renamed(row: Row, columns: Mapping[str, str]) -> Row:
@@ -154,7 +161,7 @@ def _strict(reader: Reader) -> Iterator[Entry]:
 
 # --- for training ----------------------------------------------------------------------------------------
 
-LESSONS: Mapping[str, Callable[[Iterator[Slate]], Iterator[Contrast]]] = {
+LESSONS: Mapping[str, Callable[..., Iterator[Contrast]]] = {
     "pairs": pairs_of,
     "labels": labels_of,
     "demos": demos_of,
@@ -184,10 +191,10 @@ class TrainingData:
                 yield bare
             last = bare.prompt
 
-    def lessons(self, want: str) -> Iterator[Contrast]:
+    def lessons(self, want: str, column: str | None = None) -> Iterator[Contrast]:
         """Contrasts for a recipe's input: "pairs", "labels" or "demos". None at all is an error."""
         empty = True
-        for contrast in LESSONS[want](iter(self)):
+        for contrast in LESSONS[want](iter(self), column):
             empty = False
             yield contrast
         if empty:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -20,11 +21,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from prefine.errors import InputError
-from prefine.formats.jsonstream import WRAPPERS, BrokenStream, JsonStream
+from prefine.formats.jsonstream import WRAPPED, WRAPPERS, BrokenStream, JsonStream
 from prefine.formats.problems import Problem, shown, type_name
 
 MAX_LINE = 1 << 26
 """64 MiB: a longer line is not a row (most often a file without line ends)."""
+
+HEAD = 1 << 16
+"""Bytes looked at to tell the layout."""
 
 BOM = b"\xef\xbb\xbf"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.\[\]%-]+)?")
@@ -52,11 +56,15 @@ class Source:
         return self.stream()
 
 
+Layout = Callable[[BinaryIO, str], Iterator[Row | Problem]]
+"""How rows lie in a file: (stream, name) -> rows."""
+
+
 def open_source(path: str | Path) -> Source:
     """Find out what it is, or say clearly why it cannot be used."""
     from prefine.formats import tables
 
-    path = Path(str(path)).expanduser() if not isinstance(path, Path) else path
+    path = Path(os.path.expanduser(path))
     try:
         if path.is_dir():
             return tables.directory(path)
@@ -138,31 +146,32 @@ def _opened(path: Path) -> BinaryIO:
     return raw
 
 
-def _sniff(stream: BinaryIO, path: Path) -> Callable[[BinaryIO, str], Iterator[Row | Problem]]:
-    """JSON lines or one JSON text? Read no further than the first line that says something."""
-    first = b""
-    for raw in iter(lambda: stream.readline(MAX_LINE), b""):
-        first = raw.removeprefix(BOM).strip()
-        if first:
-            break
+def _sniff(stream: BinaryIO, path: Path) -> Layout:
+    """JSON lines or one JSON text? Looks at the beginning; reads no long line whole."""
+    head = stream.read(HEAD)
+    while head and not head.removeprefix(BOM).strip():
+        head = stream.read(HEAD)
+    head = head.removeprefix(BOM).lstrip()
     for magic, (what, remedy) in REFUSED.items():
-        if first.startswith(magic) or (path.suffix != ".gz" and first[:64].lower().startswith(magic.lower())):
+        if head[: len(magic)].lower() == magic.lower():
             raise InputError(f"is {what}", remedy=remedy, file=path)
-    if first.startswith(b"["):
+    if head.startswith(b"["):
         return _json_stream
-    if not first.startswith(b"{"):
+    if not head.startswith(b"{"):
         return _json_lines
+    first, end, rest = head.partition(b"\n")
+    if not end and len(head) >= HEAD:  # a long first line: a row, or everything on one line
+        return _json_stream if WRAPPED.match(head.decode("utf-8", "replace")) else _json_lines
     try:
         row = json.loads(first)
     except (ValueError, RecursionError):
         # a row spread over lines ends its first line early; anything else is a broken line of JSON lines
-        return _json_stream if first.endswith((b"{", b"[", b",", b":")) else _json_lines
+        return _json_stream if first.rstrip().endswith((b"{", b"[", b",", b":")) else _json_lines
     wrapped = any(isinstance(row.get(key), list) for key in WRAPPERS) and not set(row) & {"prompt", "messages"}
-    rest = any(line.strip() for line in iter(lambda: stream.readline(MAX_LINE), b"")) if wrapped else True
-    return _json_lines if rest else _json_stream
+    return _json_stream if wrapped and not rest.strip() else _json_lines
 
 
-def _guarded(layout: Callable[[BinaryIO, str], Iterator[Row | Problem]], path: Path) -> Iterator[Row | Problem]:
+def _guarded(layout: Layout, path: Path) -> Iterator[Row | Problem]:
     """A gzip stream that breaks off becomes a problem at the line it reached."""
     line = 0
     try:

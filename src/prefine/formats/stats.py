@@ -30,6 +30,7 @@ class Numbers:
         self.rng = random.Random(0)
 
     def add(self, x: float) -> None:
+        x = float(x)
         # Welford's update: no cancellation, whatever the size of the numbers
         self.count += 1
         step = x - self.mean

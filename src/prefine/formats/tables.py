@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -114,18 +115,35 @@ def _split(names: list[str], asked: str, path: str | Path) -> str:
 def hub(name: str) -> Source:
     """A dataset on the Hugging Face hub, streamed: ``owner/name`` or ``owner/name:split``."""
     datasets = need("datasets", name)
+    reach_hub(name)
     place, _, split = name.partition(":")
     try:
         found = datasets.load_dataset(place, split=split or None, streaming=True)
     except Exception as error:  # the library raises many unrelated types; all mean "cannot be had"
-        raise InputError(
-            f"there is no such file, and no hub dataset of that name can be reached ({_first_line(error)})",
-            remedy="check the name and the connection (HF_HUB_OFFLINE, HF_TOKEN), or give a local file",
-            file=name,
-        ) from None
+        raise _no_dataset(name, error) from None
     if isinstance(found, dict):
         found = found[_split(list(found), "", place)]
     return Source(name, "hub dataset", _streamer(lambda: found, name))
+
+
+def reach_hub(name: str) -> None:
+    """Find out at once that there is no connection, instead of after minutes of retries."""
+    import httpx
+
+    if os.environ.get("HF_HUB_OFFLINE", "0").lower() not in ("", "0", "false", "no"):
+        return  # what is cached may do; the library makes no connection then
+    try:
+        httpx.head(os.environ.get("HF_ENDPOINT") or "https://huggingface.co", timeout=10)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise _no_dataset(name, error) from None
+
+
+def _no_dataset(name: str, error: Exception) -> InputError:
+    return InputError(
+        f"there is no such file, and no hub dataset of that name can be reached ({_first_line(error)})",
+        remedy="check the name and the connection (HF_HUB_OFFLINE, HF_TOKEN), or give a local file",
+        file=name,
+    )
 
 
 def _streamer(dataset: Callable[[], Any], name: str) -> Callable[[], Iterator[Row | Problem]]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -33,7 +34,7 @@ from layers import (
 )
 from seccomp import filter_calls
 
-NEEDED = {"network": {"network", "seccomp"}, "files": {"files", "landlock", "user"}}
+NEEDED = {"network": {"network", "seccomp"}, "files": {"files", "landlock"}}
 """What the kernel must close, by at least one of these layers, before a program starts (``weak`` waives it)."""
 
 
@@ -54,7 +55,7 @@ class Jail:
         """Close a layer. Where the kernel or the container refuses, its name is missing from the report."""
         if layer in self.job["without"]:
             return None
-        with contextlib.suppress(OSError, AttributeError):
+        with contextlib.suppress(OSError, AttributeError, ValueError):
             result = function(*arguments, **named)
             self.layers.append(layer)
             return result
@@ -102,6 +103,8 @@ def keeper(job: dict[str, Any]) -> None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 kill(first, signal.SIGKILL)
     _end_orphans(jail.proc)
+    if jail.stopped:
+        shutil.rmtree(jail.room, ignore_errors=True)  # whoever made the directory is not there to remove it
     jail.say(seconds=time.monotonic() - started, late=late)
 
 
@@ -181,13 +184,12 @@ def _guarded(jail: Jail, part: Callable[[Jail], None]) -> NoReturn:
 
 
 def _give_input(text: str) -> None:
-    """Make a text, or nothing, the standard input."""
-    source = os.open("/dev/null", os.O_RDONLY)
-    if text:
-        source = os.memfd_create("stdin")
-        with open(source, "wb", closefd=False) as handle:
-            handle.write(text.encode(errors="surrogatepass"))
-        os.lseek(source, 0, os.SEEK_SET)
+    """Make a text, or nothing, the standard input: a file without a name, in the directory that is still outside."""
+    source = os.open(".stdin", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    os.unlink(".stdin")
+    with open(source, "wb", closefd=False) as handle:
+        handle.write(text.encode(errors="surrogatepass"))
+    os.lseek(source, 0, os.SEEK_SET)
     os.dup2(source, 0)
 
 

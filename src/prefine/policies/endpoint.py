@@ -79,16 +79,22 @@ class Endpoint:
         (``prefine serve`` keeps it). A prompt that fails for good ends the call, and what waits is not sent.
         """
         stop = threading.Event()
-        with ThreadPoolExecutor(max_workers=max(1, min(self.concurrency, len(prompts)))) as pool:
-            futures = [
-                pool.submit(self._sample_one, prompt, sampling, seed, stop)
-                for prompt, seed in zip(prompts, seeds, strict=True)
-            ]
+
+        def one(prompt: Prompt, seed: int) -> list[Candidate]:
+            if stop.is_set():
+                return []  # never looked at: another prompt's error is on its way out
             try:
-                return [future.result() for future in futures]
+                return self._sample_one(prompt, sampling, seed, stop)
             except BaseException:
                 stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+        with ThreadPoolExecutor(max_workers=max(1, min(self.concurrency, len(prompts)))) as pool:
+            futures = [pool.submit(one, prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:  # an interrupt too
+                stop.set()
                 raise
 
     def response_logps(self, prompt: str, response: str) -> tuple[float, ...]:

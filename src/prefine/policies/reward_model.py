@@ -36,11 +36,11 @@ class RewardModel(TransformersPolicy):
 
     def __init__(self, model: nn.Module, tokenizer: Any, *, base: str | None = None) -> None:
         super().__init__(model, tokenizer, base=base)
-        # Plain transformers reads the last token that is not padding, so padding must not be the end token.
         text = self.model.config.get_text_config()
-        if text.pad_token_id is None or text.pad_token_id in self.codec.stops:
+        if text.pad_token_id is None:
             text.pad_token_id = _padding(self.codec)
-        tokenizer.pad_token_id = text.pad_token_id
+        self.pad: int = text.pad_token_id
+        tokenizer.pad_token_id = self.pad
 
     @staticmethod
     def from_policy(policy: CausalLM) -> RewardModel:
@@ -50,6 +50,7 @@ class RewardModel(TransformersPolicy):
         source = policy.model
         config = copy.deepcopy(source.config)
         config.num_labels = 1
+        # transformers reads the last token that is not padding, so padding must not be the end token.
         config.get_text_config().pad_token_id = _padding(policy.codec)
         try:
             model = AutoModelForSequenceClassification.from_config(config, dtype=source.dtype)
@@ -105,8 +106,9 @@ class RewardModel(TransformersPolicy):
         )
 
     def _rewards(self, rows: Sequence[Row]) -> Tensor:
-        """(N,) the head's number at the last token of each row: found by its length, not by what pads it."""
-        padded = pad_rows([row.prompt + row.response for row in rows], device=self.device, fill=self.codec.pad)
+        """(N,) the head's number at the last token of each row that is not padding, as plain transformers reads
+        it (where padding and end are one token, as in some published models, that is the one before the end)."""
+        padded = pad_rows([row.prompt + row.response for row in rows], device=self.device, fill=self.pad)
         inputs = {"attention_mask": padded.real_NL, "position_ids": padded.position_NL, "use_cache": False}
         head = getattr(self.model, "score", None)
         inner = self.model if head is None else backbone(self.model)
@@ -114,7 +116,7 @@ class RewardModel(TransformersPolicy):
         if head is None:  # an encoder, which has its own way of reading a text as a whole
             reward_N1 = output.logits
         else:
-            last_N = padded.real_NL.sum(-1) - 1
+            last_N = ((padded.ids_NL != self.pad) * padded.position_NL).argmax(-1)
             reward_N1 = head(output.last_hidden_state[torch.arange(len(rows), device=self.device), last_N])
         reward_N = reward_N1[:, 0]
         return reward_N.float() if reward_N.dtype in (torch.float16, torch.bfloat16) else reward_N

@@ -12,6 +12,7 @@ from prefine.report.figures import (
     change,
     main_evaluation,
     segments,
+    side_moved,
 )
 from prefine.report.record import Record, get
 
@@ -97,8 +98,9 @@ def both_fell(seen: Seen) -> Advice | None:
 
 
 def _fell_on_held_out(seen: Seen) -> tuple[str, float, float] | None:
-    sides = [seen.ends("pair_chosen_logp"), seen.ends("pair_rejected_logp")]
-    moves = [after - before for side in sides if side is not None for before, after in [side]]
+    if seen.start is None or seen.end is None:
+        return None
+    moves = [m for side in ("chosen", "rejected") if (m := side_moved(seen.start, seen.end, side)) is not None]
     if len(moves) < 2 or not all(m.clear and m.value < 0 for m in moves):
         return None
     return "on held-out pairs", moves[0].value, moves[1].value
@@ -150,26 +152,44 @@ def far_for_nothing(seen: Seen) -> Advice | None:
     assert kl_a and kl_b and reward_a and reward_b
     if kl_b.value < 5.0 or kl_b.value < 1.2 * kl_a.value or (reward_b - reward_a).clear:
         return None
+    return _spend_less(f"from {kl_a.value:.1f} to {kl_b.value:.1f} in the last round and the reward did not follow")
+
+
+def far_in_one_go(seen: Seen) -> Advice | None:
+    kl = seen.end.of("kl") if seen.end else None
+    if len(seen.evaluations) != 2 or kl is None or kl.value < 20.0 or not _unsure(seen):
+        return None
+    return _spend_less(f"to {kl.value:.0f} nats a response, and nothing that was measured clearly gained")
+
+
+def _spend_less(went: str) -> Advice:
     return Advice(
         "Spend less KL",
-        f"KL to the start went from {kl_a.value:.1f} to {kl_b.value:.1f} in the last round and the reward did "
-        "not follow.",
-        "Raise beta, lower the learning rate, or take a fresh reference less often.",
+        f"KL to the start went {went}.",
+        "Raise beta, lower the learning rate, train for fewer steps, or take a fresh reference less often.",
     )
 
 
 def nothing_moved(seen: Seen) -> Advice | None:
-    ends = seen.ends("reward")
-    win = seen.end.of("win_rate") if seen.end else None
-    flat = ends is not None and ends[1].se is not None and not (ends[1] - ends[0]).clear
-    even = win is not None and win.se is not None and win.low <= 0.5 <= win.high
-    if not (flat or even) or (win is not None and not even) or (ends is not None and not flat):
+    if not _unsure(seen):
         return None
     return Advice(
         "Tell the end from the start",
         "The end cannot be told from the start by the evaluation: the interval includes no change.",
-        "Evaluate on more prompts first. If it stays so: more pairs, a higher learning rate or a smaller beta.",
+        "Evaluate on more prompts or pairs first. If it stays so: more data, another learning rate or beta.",
     )
+
+
+def _unsure(seen: Seen) -> bool:
+    """Whether everything that could tell the end from the start fails to."""
+    if seen.end is None:
+        return False
+    shares = [e for name in ("win_rate", "pair_accuracy") if (e := seen.end.of(name)) is not None]
+    even = [e.low <= 0.5 <= e.high for e in shares if e.se is not None]
+    rewards = seen.ends("reward")
+    if rewards is not None and rewards[1].se is not None:
+        even.append(not (rewards[1] - rewards[0]).clear)
+    return bool(even) and all(even)
 
 
 def learnt_at_once(seen: Seen) -> Advice | None:
@@ -276,6 +296,6 @@ def went_well(seen: Seen) -> Advice | None:
 
 
 RULES: tuple[Rule, ...] = (
-    did_not_end, not_a_number, both_fell, grew_longer, overoptimised, far_for_nothing, nothing_moved,
+    did_not_end, not_a_number, both_fell, grew_longer, overoptimised, far_for_nothing, far_in_one_go, nothing_moved,
     learnt_at_once, barely_learnt, spiky, few_lessons, cut_off, judge_abstained, still_rising, went_well,
 )  # fmt: skip

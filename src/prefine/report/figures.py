@@ -134,6 +134,15 @@ def main_evaluation(record: Record) -> list[Evaluated]:
     return max(evaluations(record).values(), key=len, default=[])
 
 
+def side_moved(start: Evaluated, end: Evaluated, side: str) -> Estimate | None:
+    """How the log-probability of held-out chosen or rejected responses moved: paired where that was measured."""
+    paired = end.of(f"pair_{side}_ratio")
+    if paired is not None:
+        return paired
+    before, after = start.of(f"pair_{side}_logp"), end.of(f"pair_{side}_logp")
+    return None if before is None or after is None else after - before
+
+
 def segments(record: Record) -> list[Segment]:
     """Trainings in the order they ran."""
     rows: dict[str, list[Row]] = defaultdict(list)

@@ -155,23 +155,34 @@ def _sentence(points: Sequence[Evaluated]) -> str:
     """The outcome in one sentence."""
     if not points or points[-1].position == 0:
         return ""
-    end, start = points[-1], points[0] if points[0].position == 0 else None
-    said = []
+    end = points[-1]
+    said = _said_of_wins(end) or _said_of_pairs(end)
+    length, before = end.of("length"), points[0].of("length") if points[0].position == 0 else None
+    if said and length is not None and before is not None and before.value > 0:
+        ratio = length.value / before.value - 1
+        same = abs(ratio) < 0.03
+        longer = "longer" if ratio > 0 else "shorter"
+        said += ", at about the same length" if same else f", with responses {abs(ratio):.0%} {longer}"
+    return f"{said}." if said else ""
+
+
+def _said_of_wins(end: Evaluated) -> str:
     win = end.of("win_rate")
-    if win is not None:
-        verdict = "wins" if win.se is None or win.low > 0.5 else "loses" if win.high < 0.5 else "cannot be told from"
-        if verdict == "cannot be told from":
-            said.append(f"At the {_at(end)} the policy cannot be told from its start ({win.value:.0%} wins)")
-        else:
-            share = win.value if verdict == "wins" else 1 - win.value
-            said.append(f"At the {_at(end)} the policy {verdict} {share:.0%} of comparisons with its start")
-    if start is not None:
-        length, before = end.of("length"), start.of("length")
-        if length is not None and before is not None and before.value > 0:
-            ratio = length.value / before.value - 1
-            said.append("at about the same length" if abs(ratio) < 0.03 else
-                        f"with responses {abs(ratio):.0%} {'longer' if ratio > 0 else 'shorter'}")  # fmt: skip
-    return ", ".join(said) + "." if win is not None else ""
+    if win is None:
+        return ""
+    if win.se is not None and win.low <= 0.5 <= win.high:
+        return f"At the {_at(end)} the policy cannot be told from its start ({win.value:.0%} wins)"
+    verdict, share = ("wins", win.value) if win.value > 0.5 else ("loses", 1 - win.value)
+    return f"At the {_at(end)} the policy {verdict} {share:.0%} of comparisons with its start"
+
+
+def _said_of_pairs(end: Evaluated) -> str:
+    right = end.of("pair_accuracy")
+    if right is None:
+        return ""
+    unsure = right.se is not None and right.low <= 0.5 <= right.high
+    chance = ", which chance alone could give" if unsure else ""
+    return f"At the {_at(end)} the policy ranks {right.value:.0%} of held-out pairs right{chance}"
 
 
 def _at(point: Evaluated) -> str:

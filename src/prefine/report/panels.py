@@ -16,6 +16,7 @@ from prefine.report.figures import (
     change,
     evaluations,
     segments,
+    side_moved,
 )
 from prefine.report.record import Record
 
@@ -97,7 +98,7 @@ def _held_out_sides(groups: dict[str, list[Evaluated]]) -> Panel | None:
     title = "Held-out chosen and rejected"
     chart = line_chart(series, title=title, x_label="", y_label="log-probability, nats",
                        x_ticks={float(p.position): p.label for p, _ in sides["chosen"]})  # fmt: skip
-    moves = {name: known[-1][1] - known[0][1] for name, known in sides.items()}
+    moves = {name: side_moved(points[0], points[-1], name) or Estimate(0.0) for name in sides}
     went = {name: 0 if not m.clear else (1 if m.value > 0 else -1) for name, m in moves.items()}
     said = ", ".join(f"{name} {WENT[went[name]]} by {abs(moves[name].value):.2g}" if went[name] else f"{name} stayed"
                      for name in sides)  # fmt: skip

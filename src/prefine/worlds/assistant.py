@@ -32,9 +32,9 @@ from prefine.judging.base import Scored
 from prefine.slate import Slate
 from prefine.worlds.base import World
 from prefine.worlds.pretrain import Settings, pretrained
-from prefine.worlds.splits import draw
+from prefine.worlds.splits import draw, part
 
-SETTINGS = Settings(steps=300, rows=32, width=96, layers=2, seed=7)
+SETTINGS = Settings(steps=500, rows=16, width=96, layers=2, seed=7)
 
 COUNTRIES: Mapping[str, tuple[str, str, str, str]] = {
     # name: capital, language, continent, money
@@ -176,6 +176,11 @@ def _slate(ask: Ask, user: str, greeting: str) -> Slate:
     if ask.kind == "fact":
         meta["answer"] = COUNTRIES[ask.topic][RELATIONS[ask.relation][0]]
     return Slate(f"{user}: {text}\nAssistant:", meta=meta)
+
+
+@cache
+def _train() -> tuple[Slate, ...]:
+    return tuple(part("assistant", _slates(), "train"))
 
 
 def prompts(split: str, n: int, seed: int = 0) -> list[Slate]:
@@ -330,7 +335,7 @@ def demonstrate(slate: Slate, rng: random.Random) -> str:
 
 def write(rng: random.Random) -> tuple[str, str]:
     """One example of the crowd the base policy imitates."""
-    slate = _slate(rng.choice(_asks()), rng.choice(list(TASTES)), rng.choice(GREETINGS))
+    slate = rng.choice(_train())
     parts = [_pick(rng, OPENERS, polite=15, rude=15, padding=25, none=45)]
     parts += _CROWD[slate.meta["kind"]](slate.meta["topic"], slate.meta["relation"], rng)
     parts += [_pick(rng, CLOSERS, polite=12, rude=8, padding=20, none=60)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Sequence
 from typing import TypeVar
@@ -37,9 +36,3 @@ def part(world: str, everything: Sequence[T], split: str) -> list[T]:
 def check_split(world: str, split: str) -> None:
     if split not in ("train", "test"):
         raise InputError(f"world {world!r} has no split {split!r}", remedy="use train or test")
-
-
-def is_test(world: str, text: str) -> bool:
-    """For worlds too large to list: which side of the cut this text is on, by its hash."""
-    digest = hashlib.sha256(f"{world} splits {text}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") / 2**32 >= TRAIN_SHARE

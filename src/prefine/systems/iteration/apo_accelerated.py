@@ -84,7 +84,7 @@ def momentum_between_rounds(lab: Lab, seed: int) -> Mapping[str, float]:
 
     figures = {}
     for alpha in (0.0, 0.3, 0.5):
-        run = lab.run("bandit", seed, lr=0.05, batch_size=600, max_steps=120, schedule="constant", warmup=0.0)
+        run = lab.run("bandit", seed, lr=0.05, batch_size=60, epochs=8, schedule="cosine", warmup=0.0)
         arms = Bandit(actions=12, seed=seed)
         policy = trained = run.policy(arms.base(lab.root / "bandits"))
         for t in run.rounds(3):

@@ -60,7 +60,7 @@ def dice(
         current, before = run.train(policy, pairs, objective=objectives.dpo(beta), label="first DPO"), policy
         run.watch(current)
     balanced = curating.length_balanced(
-        "score", min_survivors, min_characters=min_characters, max_characters=max_characters, alpha=alpha
+        "implicit", min_survivors, min_characters=min_characters, max_characters=max_characters, alpha=alpha
     )
     for _ in run.rounds(rounds):
         slates = run.sample(current, prompts, n=n, temperature=temperature, top_p=top_p)
@@ -99,7 +99,7 @@ def bootstrapped(lab: Lab, seed: int) -> Mapping[str, float]:
         figures = {}
         judged = run.judge(run.sample(start, prompts, n=8, temperature=1.0), judging.implicit_reward(start, sft))
         for name, alpha in {"balanced": None, "free": 0.0}.items():
-            chosen = run.curate(judged, curating.length_balanced("score", 4, min_characters=1, alpha=alpha))
+            chosen = run.curate(judged, curating.length_balanced("implicit", 4, min_characters=1, alpha=alpha))
             figures[f"gap_{name}"] = float(np.mean([len(c.response(0)) - len(c.response(1)) for c in chosen]))
             policy = dice(
                 run, start, prompts, pairs, n=8, temperature=1.0, min_survivors=4, min_characters=1, alpha=alpha,

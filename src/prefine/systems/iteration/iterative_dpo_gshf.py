@@ -134,7 +134,7 @@ def linear_bandit(lab: Lab, seed: int) -> Mapping[str, float]:
         return float((policy.expected(reward) - eta * policy.kl(Tabular(names, actions, -0.7 * reward))).mean())
 
     with lab.run(
-        "bandit", seed, lr=0.1, batch_size=400, max_steps=150, schedule="constant", warmup=0.0, clip=None
+        "bandit", seed, lr=0.2, batch_size=50, epochs=12, schedule="linear", warmup=0.0, clip=None
     ) as run:
         folder = lab.root / f"start-{seed}"
         if not folder.exists():
