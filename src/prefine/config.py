@@ -51,7 +51,9 @@ class Inputs(Part):
     columns: dict[str, str] | None = Field(None, description="names of columns: {chosen: good}")
     skip_problems: bool | None = Field(None, description="leave out rows that cannot be read")
     prompts: str | None = Field(None, description="prompts to answer (default: those of --data)")
-    judge: str | None = Field(None, description="who scores or compares responses")
+    judge: str | None = Field(
+        None, description="who scores or compares responses (in a world: in the annotator's place)"
+    )
     eval_data: str | None = Field(None, description="data to measure on (default: a tenth of --data, held out)")
     train_prompts: int | None = Field(None, ge=1, description="how many prompts to learn from")
     eval_prompts: int | None = Field(None, ge=1, description="how many held-out prompts to measure on")

@@ -115,6 +115,7 @@ def _pairs(run: Run, policy: PolicyHandle, start: PolicyHandle, pairs: Contrasts
     figures = {**_mean("pair_chosen_logp", own[:, 0]), **_mean("pair_rejected_logp", own[:, 1])}
     figures |= _mean("pair_ranking_accuracy", (own[:, 0] > own[:, 1]).astype(float))
     if policy.key != start.key:
+        figures |= {**_mean("pair_chosen_ratio", ratio[:, 0]), **_mean("pair_rejected_ratio", ratio[:, 1])}
         margin = ratio[:, 0] - ratio[:, 1]
         figures |= _mean("pair_margin", margin)
         figures |= _mean("pair_accuracy", np.where(margin == 0, 0.5, margin > 0).astype(float))

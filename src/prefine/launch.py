@@ -98,6 +98,11 @@ def prepare(values: Mapping[str, Any], *, out: Path | None = None, fresh: bool =
     return Prepared(complete, system, names, source, settings, Sampling(**sampling), directory, fresh)
 
 
+def place_of(file: Path) -> Path | None:
+    """The run directory that a configuration was written down in, if it lies in one."""
+    return file.parent if file.name == FILE and (file.parent / "journal.jsonl").exists() else None
+
+
 def launch(prepared: Prepared, progress: Progress | None = None) -> Outcome:
     """Run the recipe in its directory; running it again goes on or replays."""
     from prefine.report.trackers import trackers_for
@@ -146,7 +151,25 @@ def demo(out: Path, progress: Progress | None = None) -> Outcome:
     return launch(prepare(DEMO, out=out), progress)
 
 
-DEMO: Mapping[str, Any] = {"system": "iterate", "inputs": {"world": "assistant"}}
+DEMO: Mapping[str, Any] = {
+    "system": "iterate",
+    "inputs": {"world": "assistant", "train_prompts": 384, "eval_prompts": 192},
+}
+
+
+def verdict(outcome: Outcome) -> str:
+    """What a run on a world came to, in two sentences."""
+    before, after = outcome.before, outcome.after
+    rate, error = 100 * after.get("win_rate", 0.0), 196 * after.get("win_rate_se", 0.0)
+    how = "beats" if learnt(outcome) else "does not clearly beat"
+    alike = after.get("win_rate_same_length")
+    length = "" if alike is None else f", and {100 * alike:.0f}% where both are of the same length"
+    return (
+        f"The trained policy {how} the one it started from on the gold reward: it wins {rate:.0f}% ± {error:.0f}% "
+        f"of held-out prompts{length}.\n"
+        f"Gold reward {before.get('reward', 0.0):.2f} -> {after.get('reward', 0.0):.2f}, "
+        f"length {before.get('length', 0.0):.1f} -> {after.get('length', 0.0):.1f} tokens."
+    )
 
 
 def learnt(outcome: Outcome) -> bool:

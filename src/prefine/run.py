@@ -22,6 +22,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -37,6 +38,7 @@ from prefine.errors import InputError
 from prefine.fingerprint import key_of, seed_of
 from prefine.judging.base import Judge
 from prefine.policies.base import Limits, Sampling
+from prefine.secrets import redact
 from prefine.slate import Feedback, Slate, beside
 from prefine.store import Store, append_json, lock, read_jsonl, room, write_text
 
@@ -118,7 +120,7 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self._journal("done" if error is None else "failed", "run", error="" if error is None else str(error)[:500])
+        self._journal("done" if error is None else "failed", "run", error="" if error is None else redact(str(error))[:500])
         self._stack.close()
 
     # --- bringing things in -------------------------------------------------------------------------------
@@ -199,7 +201,8 @@ class Run:
                 stage.update(done, tokens_per_second=tokens / max(time.monotonic() - started, 1e-9))
 
             in_parts(prompts, max(1, CHUNK // n), chunk, work, out / "slates.jsonl", tell)
-            return {"slates": len(prompts), "candidates": n * len(prompts)}
+            drawn = sum(len(c.tokens or c.text.split()) for s in slates_at(key, out) for c in s.candidates[-n:])
+            return {"slates": len(prompts), "candidates": n * len(prompts), "tokens": drawn}
 
         path = self._make("sample", key, make, label=label or f"sample {n} a prompt", total=len(prompts), role=role)
         return slates_at(key, path)
@@ -344,9 +347,9 @@ class Run:
             learner.save(out)
             rows = [{k: v for k, v in row.items() if not k.startswith("time/")} for row in result.metrics]
             write_text(out / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-            return {"contrasts": len(contrasts), "steps": result.steps}
+            return {"contrasts": len(contrasts), "steps": result.steps, "tokens": _tokens(rows)}
 
-        title = label or f"train {_name(objective)}"
+        title = label or "train"
         path = self._make("train", key, make, label=title, total=len(contrasts))
         for row in read_jsonl(path / "metrics.jsonl"):
             append_json(self.dir / "metrics.jsonl", {"key": key, "label": title, "round": self.round, **row})
@@ -528,7 +531,7 @@ class Run:
                 path = self.store.commit(key, work / "out", verb=verb, figures=figures)
                 shutil.rmtree(work, ignore_errors=True)
         except BaseException as error:
-            self._journal("failed", verb, label=label, key=key, error=str(error)[:500])
+            self._journal("failed", verb, label=label, key=key, error=redact(str(error))[:500])
             raise
         finally:
             stage.end()
@@ -572,6 +575,15 @@ class Run:
         )
 
 
+def _tokens(rows: Sequence[Mapping[str, float]]) -> int:
+    """Tokens trained on, from the rows of metrics (so the same for a run that was interrupted)."""
+    total, before = 0.0, 0.0
+    for row in rows:
+        total += row.get("step_tokens", 0.0) * (row["step"] - before)
+        before = row["step"]
+    return round(total)
+
+
 def _finite(slate: Slate, name: str, column: Feedback) -> Feedback:
     if column.kind == "score" and any(v is not None and not np.isfinite(v) for v in column.values):
         raise InputError(
@@ -589,5 +601,5 @@ def _told(rows: Rows[Any], stage: Stage) -> Iterator[Any]:
 
 
 def _name(part: Any) -> str:
-    named = getattr(part, "name", None) or getattr(part, "__name__", None) or type(part).__name__
-    return str(named).strip("_").replace("_", " ")
+    named = str(getattr(part, "__name__", None) or type(part).__name__)
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", named).strip("_").replace("_", " ").lower()

@@ -84,8 +84,9 @@ def test_the_same_flags_replay(run_dir: Path, good: Path, capsys: pytest.Capture
 
 
 def test_its_own_file_replays(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also without --out: a run's own file goes on in its own directory."""
     before = weights(run_dir)
-    ran(capsys, "--config", str(run_dir / "run.yaml"), "--out", str(run_dir))
+    ran(capsys, "--config", str(run_dir / "run.yaml"))
     assert weights(run_dir) == before and trained(run_dir) == 1
 
 
@@ -103,6 +104,12 @@ def test_flags_go_before_the_file(run_dir: Path, tmp_path: Path, capsys: pytest.
     out = tmp_path / "other"
     ran(capsys, "--config", str(run_dir / "run.yaml"), "--beta", "0.9", "--out", str(out))
     assert yaml.safe_load((out / "run.yaml").read_text())["options"]["beta"] == 0.9
+
+
+def test_none_is_a_value(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "other"
+    ran(capsys, "--config", str(run_dir / "run.yaml"), "--clip", "none", "--out", str(out))
+    assert yaml.safe_load((out / "run.yaml").read_text())["train"]["clip"] is None
 
 
 def test_fresh_starts_over_and_shares_what_is_common(
@@ -169,6 +176,14 @@ def test_a_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     config = yaml.safe_load((out / "run.yaml").read_text())
     assert config["inputs"]["world"] == "games" and config["inputs"]["annotator"] == "perfect"
     assert "win_rate" in last(out)
+
+
+def test_a_world_judged_by_somebody_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    words = ["--world", "games", "--judge", "brevity", "--rounds", "1", "--train-prompts", "8", "--eval-prompts", "2"]
+    ran(capsys, "iterate", *words, "--out", str(out))
+    inputs = yaml.safe_load((out / "run.yaml").read_text())["inputs"]
+    assert inputs["judge"] == "brevity" and "annotator" not in inputs
 
 
 def test_an_option_before_the_system(good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,6 +85,7 @@ DATA_BAD_INPUTS: list[tuple[str, str, bytes, str, int | None]] = [
     ("text and messages", "d.jsonl", lines(GOOD, pair(chosen=[SAYS])), "one text and one list of messages", 2),
     ("NaN score", "d.jsonl", lines({**GOOD, "score_chosen": float("nan"), "score_rejected": 1}), "is NaN", 1),
     ("infinite score", "d.jsonl", lines(scored(1, 2), scored(1, float("inf"))), "is infinite", 2),
+    ("score of 1e99", "d.jsonl", lines(scored(1, 2), scored(1, 1e99)), "too large to train on", 2),
     ("label in words", "d.jsonl", lines({"prompt": "a", "completion": "b", "label": "good"}), "true or false", 1),
     ("label of 2", "d.jsonl", lines({"prompt": "a", "completion": "b", "label": 2}), "true or false", 1),
     (

@@ -123,6 +123,13 @@ def test_trap_reward_read_at_padding_or_before_the_end(name: str, pad: str, tmp_
     assert len({round(r, 4) for r in rewards}) == 4, "all the same: the test shows nothing"
 
 
+@pytest.mark.parametrize("pad", PADS)
+def test_a_model_of_ours_sees_whether_a_response_ended(pad: str) -> None:
+    slate = Slate("the cat", (Candidate(" sat"), Candidate(" sat", stop="length")))
+    ((ended, cut),) = reward_model(**PADS[pad]).reward([slate])
+    assert abs(ended - cut) > 1e-3
+
+
 def test_a_published_model_whose_padding_is_its_end_is_read_where_it_was_trained(tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = LlamaConfig(**IDS, **SHAPE, num_labels=1, pad_token_id=EOS)

@@ -8,12 +8,13 @@ from prefine.binding.world import WorldSource
 from prefine.config import Inputs, RunConfig
 from prefine.errors import InputError
 
-OF_A_WORLD = ("annotator", "candidates")
-OF_A_USER = ("model", "data", "prompts", "judge", "eval_data", "format", "columns", "skip_problems")
+OF_A_WORLD = ("world", "annotator", "candidates")
+OF_A_USER = ("model", "data", "prompts", "eval_data", "format", "columns", "skip_problems")
 
 
 def source_of(config: RunConfig, default_world: str) -> Source:
-    """Where the inputs come from. A world and own files do not mix; without either it is the system's world."""
+    """Where the inputs come from. A world and own files do not mix; without either it is the system's world. A judge
+    may be named for both: in a world it takes the place of the annotator."""
     given = config.inputs
     own = _given(given, OF_A_USER)
     flag = f"--{own[0].replace('_', '-')}" if own else ""

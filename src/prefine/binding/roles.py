@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from prefine.errors import InputError
 from prefine.judging import BradleyTerryTable, WinRates
-from prefine.judging.base import Judge
+from prefine.judging.base import Judge, spoken_by
 from prefine.slate import Feedback, Slate
 
 Columns = Mapping[str, Feedback]
@@ -23,6 +24,10 @@ class InRole:
 
     judge: Judge
     role: str
+
+    def spoken_by(self, policy: Any) -> InRole:
+        """For judges that are the policy itself."""
+        return InRole(spoken_by(self.judge, policy), self.role)
 
     def __call__(self, slates: Sequence[Slate]) -> list[Columns]:
         found = self.judge(slates)

@@ -93,14 +93,15 @@ class UserSource:
         return GIVE[name](self, run, start)
 
     def yardstick(self, run: Run, start: PolicyHandle) -> Yardstick | None:
-        """Held-out pairs as far as the data has pairs, and fresh samples on held-out prompts."""
+        """Held-out pairs as far as the data has pairs, and fresh samples on held-out prompts. A policy that judges
+        itself is measured by the one it started as."""
         pairs = None
         found = self.held_slates()
         if found and any(True for _ in formats.pairs_of(found)):
             pairs = run.curate(run.slates(found, label="held-out data"), chosen_over_rejected, label="held-out pairs")
         prompts = _first(self.held_prompts(), self.given.eval_prompts or EVAL_PROMPTS)
         slates = run.slates(prompts, label="held-out prompts") if prompts else None
-        judge = None if self.given.judge is None else InRole(self.judge, "score")
+        judge = None if self.given.judge is None else InRole(self.judge, "score").spoken_by(start)
         return Yardstick(start, slates, judge, pairs) if pairs is not None or slates is not None else None
 
     def _check_room(self) -> None:

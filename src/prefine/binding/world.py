@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from prefine import curating
+from prefine import curating, judging
 from prefine.artifacts import Contrasts, PolicyHandle, Slates
+from prefine.binding.roles import InRole
 from prefine.catalogue import INPUTS, System
 from prefine.config import Inputs, RunConfig
 from prefine.errors import InputError
@@ -45,7 +46,7 @@ class WorldSource:
         return replace_in(
             given,
             world=self.name,
-            annotator=given.annotator or PERFECT,
+            annotator=given.annotator or (PERFECT if given.judge is None else None),
             train_prompts=given.train_prompts or self._most("train", TRAIN_PROMPTS),
             eval_prompts=given.eval_prompts or self._most("test", EVAL_PROMPTS),
             candidates=given.candidates or CANDIDATES,
@@ -57,7 +58,11 @@ class WorldSource:
 
     def check(self, system: System, names: Sequence[str], options: Mapping[str, Any]) -> Inputs:
         annotator = self.inputs.annotator
-        if annotator not in self.world.annotators:
+        if self.config.inputs.judge is not None:
+            if self.config.inputs.annotator is not None:
+                raise InputError("--annotator and --judge contradict each other", remedy="leave out one of them")
+            _ = self.judge
+        elif annotator not in self.world.annotators:
             raise InputError(
                 f"world {self.name!r} has no annotator {annotator!r}",
                 remedy=f"its annotators are {', '.join(sorted(self.world.annotators))}",
@@ -66,7 +71,7 @@ class WorldSource:
             self.world.prompts(split, count or 1, self.config.seed)  # says how many there are
         for name in names:
             lacking = MISSING.get(name, lambda world: False)
-            if lacking(self.world):
+            if lacking(self.world) and not (name == "verifier" and self.config.inputs.judge):
                 able = ", ".join(w for w in NAMES if _offers(w, name))
                 raise InputError(
                     f"{system.key} needs {name} ({INPUTS[name]}), and world {self.name!r} has none",
@@ -99,9 +104,15 @@ class WorldSource:
 
     # --- what the table below is made of ---
 
+    @cached_property
+    def judge(self) -> Judge | None:
+        """The judge that takes the annotator's place, where one is named."""
+        return None if self.config.inputs.judge is None else judging.find(self.config.inputs.judge)
+
     @property
     def annotator(self) -> Judge:
-        return self.world.annotators[self.inputs.annotator or PERFECT]
+        named = self.world.annotators[self.inputs.annotator or PERFECT]
+        return named if self.judge is None else InRole(self.judge, "score")
 
     def prompts(self, run: Run) -> Slates:
         drawn = self.world.prompts("train", self.inputs.train_prompts or 1, self.config.seed)
@@ -122,9 +133,14 @@ class WorldSource:
         return run.curate(slates, every_candidate)
 
     def preference(self) -> Judge:
-        """The world's own, unless another annotator was asked for."""
+        """The world's own, unless another annotator or a judge was asked for."""
+        if self.judge is not None:
+            return InRole(self.judge, "preference")
         usual = self.inputs.annotator == PERFECT
         return self.world.preference if usual and self.world.preference else BradleyTerry(self.annotator)
+
+    def verifier(self) -> Judge | None:
+        return self.world.verifier if self.judge is None else InRole(self.judge, "verified")
 
     def _most(self, split: str, wanted: int) -> int:
         """As many prompts as wanted, or as there are."""
@@ -147,7 +163,7 @@ GIVE: Mapping[str, Give] = {
     "demos": lambda source, run, start: source.demonstrations(run),
     "judge": lambda source, run, start: source.annotator,
     "preference": lambda source, run, start: source.preference(),
-    "verifier": lambda source, run, start: source.world.verifier,
+    "verifier": lambda source, run, start: source.verifier(),
 }
 
 MISSING: Mapping[str, Callable[[World], bool]] = {

@@ -56,7 +56,10 @@ def run(
     ] = None,
     skip_problems: Annotated[bool, typer.Option("--skip-problems", help="Leave out rows that cannot be read.")] = False,
     prompts: Annotated[str | None, typer.Option(help="Prompts to answer (default: those of --data).")] = None,
-    judge: Annotated[str | None, typer.Option(help="Who scores or compares responses.")] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(help="Who scores or compares responses: length, reward-model:DIR, endpoint:URL#MODEL, ..."),
+    ] = None,
     eval_data: Annotated[
         str | None, typer.Option(help="Data to measure on (default: a tenth of --data, held out).")
     ] = None,
@@ -101,16 +104,17 @@ def run(
     given: dict[str, Any] = settings.sort_out(
         ctx.meta[META], of_function(entry.recipe), launch.TRAIN_OPTIONS, launch.SAMPLING_OPTIONS, entry.key
     )
-    given["inputs"] = {
+    given["inputs"] = _given({
         "world": world, "annotator": annotator, "model": model, "data": data, "prompts": prompts, "judge": judge,
         "eval_data": eval_data, "train_prompts": train_prompts, "eval_prompts": eval_prompts,
         "candidates": candidates, "format": format, "skip_problems": skip_problems or None,
         "columns": convert(dict[str, str], columns, "columns") if columns else None,
-    }  # fmt: skip
-    given["lora"] = {"rank": lora_rank, "alpha": lora_alpha}
+    })  # fmt: skip
+    given["lora"] = _given({"rank": lora_rank, "alpha": lora_alpha})
     given |= {"seed": seed, "device": device, "threads": threads, "trust_remote_code": trust_remote_code or None}
     given["track"] = [name.strip() for name in track.split(",") if name.strip()] if track else None
-    prepared = launch.prepare(_over(values, given), out=out, fresh=fresh)
+    place = launch.place_of(config) if out is None and config is not None else out
+    prepared = launch.prepare(_over(values, given), out=place, fresh=fresh)
     _tell(launch.launch(prepared, live()))
 
 
@@ -128,8 +132,8 @@ def demo(
 
     outcome = launch.demo(out, live())
     _tell(outcome)
+    console.out().print(f"\n{launch.verdict(outcome)}")
     if not launch.learnt(outcome):
-        console.err().print("the policy does not clearly beat its start: the demo failed")
         raise typer.Exit(1)
 
 
@@ -138,12 +142,17 @@ def _over(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]
     merged = dict(values)
     for name, value in given.items():
         if isinstance(value, Mapping):
-            inner = {k: v for k, v in value.items() if v is not None}
-            if inner:
-                merged[name] = {**(merged.get(name) or {}), **inner}
+            there = merged.get(name) or {}
+            if value and isinstance(there, Mapping):
+                merged[name] = {**there, **value}
         elif value is not None:
             merged[name] = value
     return _lora_whole(merged)
+
+
+def _given(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that were used."""
+    return {name: value for name, value in flags.items() if value is not None}
 
 
 def _lora_whole(values: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,8 @@ def figure_names(references: Iterable[str]) -> tuple[str, ...]:
     For each side: ``logp`` (of whole responses), ``logp_per_token``, ``length`` (tokens), ``ratio`` (log-ratio
     of whole responses to the reference called "reference") and ``ratio_NAME`` (to any other).
     ``margin`` is chosen minus rejected, in log-ratios where there is a reference and log-probabilities where
-    there is none, each the mean of its side; ``accuracy`` is how often that is above 0.
+    there is none, each the mean of its side; ``accuracy`` is how often that is above 0, a tie being
+    half.
     """
     measures = ["logp", "logp_per_token", "length", *(_ratio_name(r) for r in sorted(references))]
     return ("loss", *(f"{side}/{m}" for side in SIDES for m in measures), "margin", "accuracy")
@@ -48,7 +49,7 @@ def figures(scores: Scores, loss: Tensor) -> Tensor:
         pairs.extend(_sum_count(value_N[here], here[here]) for value_N in rows.values())
     margin = _margins(scores, rows.get("ratio", rows["logp"]))
     ones = torch.ones_like(margin)
-    pairs += [_sum_count(margin, ones), _sum_count((margin > 0).to(margin.dtype), ones)]
+    pairs += [_sum_count(margin, ones), _sum_count((margin > 0).to(margin.dtype) + 0.5 * (margin == 0), ones)]
     return torch.stack(pairs)
 
 

@@ -22,7 +22,7 @@ from prefine.policies.base import Sampling
 COMPACT_AT = 0.8
 """Finished rows are taken out of the cache when less than this part of it is still being written."""
 
-LOGITS_AT_ONCE = 1 << 25
+LOGITS_AT_ONCE = 1 << 24
 """Most numbers that one step's (rows, vocabulary) logits may have."""
 
 

@@ -114,7 +114,7 @@ def train(
             learner.step()
 
             done = step + 1
-            log.add(sums, tokens=tokens, grad_norm=gradient_norm, lr=settings.lr * lr_factor)
+            log.add(sums, tokens=tokens, grad_norm=gradient_norm, lr=settings.lr * lr_factor, step_tokens=tokens)
             row = None
             if done % settings.log_every == 0 or done == steps:
                 epoch = done / settings.steps_per_epoch(len(contrasts))

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from prefine.errors import InputError
-from prefine.formats.lessons import demos_of, faults, labels_of, pairs_of, rankings_of, steps_of, worked_answer
+from prefine.formats.lessons import (
+    demos_of,
+    faults,
+    labels_of,
+    pairs_of,
+    rankings_of,
+    replies_of,
+    steps_of,
+    worked_answer,
+)
 from prefine.formats.pairs import sides_of
 from prefine.formats.problems import KINDS, Problem
 from prefine.formats.readers import Entry, Reader, open_reader
@@ -146,7 +155,7 @@ class _Tally:
 
     def _texts(self, slate: Slate, line: int) -> None:
         prompt = prompt_text(slate.prompt)
-        replies = {i: slate.response(i) for i in slate.leaves()}
+        replies = replies_of(slate)
         self.counts["responses"] += len(replies)
         self.measure("prompt", prompt)
         sides = sides_of(slate) if len(replies) > 1 else None
@@ -194,7 +203,7 @@ TEACHES: Mapping[str, Callable[[Slate], Iterator[Any]]] = {
     "pairs": lambda s: pairs_of([s], _column(s)),
     "labels": lambda s: labels_of([s], _column(s)),
     "demos": lambda s: demos_of([s], _column(s)),
-    "rankings": lambda s: rankings_of([s], _column(s)) if len(s.leaves()) > 2 else iter(()),
+    "rankings": lambda s: rankings_of([s], _column(s)) if len(s) > 2 else iter(()),
     "steps": lambda s: steps_of([s]),
 }
 

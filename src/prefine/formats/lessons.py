@@ -50,6 +50,13 @@ def column_of(slate: Slate, column: str | None = None) -> str | None:
     return able[0] if able else None
 
 
+def replies_of(slate: Slate) -> dict[int, str]:
+    """The finished responses by candidate (most slates are flat, where that is quickly said)."""
+    if all(c.parent is None for c in slate.candidates):
+        return {i: c.text for i, c in enumerate(slate.candidates)}
+    return {i: slate.response(i) for i in slate.leaves()}
+
+
 def goodness(slate: Slate, column: str | None = None) -> dict[int, float]:
     """How good each finished, non-empty response is, where the column says so."""
     name = column_of(slate, column)
@@ -57,8 +64,10 @@ def goodness(slate: Slate, column: str | None = None) -> dict[int, float]:
         return {}
     feedback = slate.feedback[name]
     of = GOODNESS[feedback.kind]
-    values = {i: of(feedback, i) for i in slate.leaves() if slate.response(i).strip()}
-    if feedback.kind == "label":  # labelled steps: a response is as good as its worst step
+    values = {i: of(feedback, i) for i, text in replies_of(slate).items() if text.strip()}
+    if feedback.kind == "label" and any(
+        slate.candidates[i].parent is not None for i in values
+    ):  # labelled steps: a response is as good as its worst step
         for i in values:
             steps = [v for v in (of(feedback, j) for j in slate.path(i)) if v is not None]
             values[i] = min(steps, default=None)
@@ -66,7 +75,7 @@ def goodness(slate: Slate, column: str | None = None) -> dict[int, float]:
 
 
 def _usable(slate: Slate) -> bool:
-    return bool(prompt_text(slate.prompt).strip())
+    return bool((slate.prompt if isinstance(slate.prompt, str) else prompt_text(slate.prompt)).strip())
 
 
 def pairs_of(
@@ -125,7 +134,7 @@ def demos_of(slates: Iterable[Slate], column: str | None = None) -> Iterator[Con
             continue
         name = column_of(slate, column)
         if name is None:
-            leaves = [i for i in slate.leaves() if slate.response(i).strip()]
+            leaves = [i for i, text in replies_of(slate).items() if text.strip()]
             if len(leaves) == 1 and not slate.feedback:
                 yield point(slate, leaves[0], True)
             continue
@@ -181,7 +190,7 @@ def faults(slate: Slate) -> list[Fault]:
     text = prompt_text(slate.prompt)
     if not text.strip():
         found.append(Fault("empty-prompt", "the prompt is empty", "fill it in or leave the row out"))
-    replies = {i: slate.response(i) for i in slate.leaves()}
+    replies = replies_of(slate)
     empty = [i for i, reply in replies.items() if not reply.strip()]
     if empty:
         names = ", ".join(_called(slate, i) for i in empty)

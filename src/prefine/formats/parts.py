@@ -19,6 +19,9 @@ PROMPT_NAMES = ("prompt", "instruction", "question", "problem", "query")
 META = ("id", "answer", "user", "split", "source")
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
+LARGEST = 1e38
+"""Larger numbers are infinite in single precision."""
+
 JsonRow = Mapping[str, Any]
 
 
@@ -51,9 +54,9 @@ def number_of(value: object, name: str) -> float | None:
         number = float(value)
     except OverflowError:
         number = math.inf
-    if not math.isfinite(number):
-        message = f'"{name}" is {"NaN" if math.isnan(number) else "infinite"}'
-        raise RowError("finite", message, remedy="write null where there is no number")
+    if not abs(number) < LARGEST:
+        what = "NaN" if math.isnan(number) else "infinite" if math.isinf(number) else "too large to train on"
+        raise RowError("finite", f'"{name}" is {what}', remedy="write null where there is no number")
     return number
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,10 @@ def attach(module: nn.Module, settings: LoraSettings, task: str = "CAUSAL_LM") -
         task_type=task,
     )
     try:
-        return peft.get_peft_model(module, config)
+        with warnings.catch_warnings():
+            # GPT-2 keeps its weights transposed; peft sees it, sets it right and warns about it.
+            warnings.filterwarnings("ignore", message="fan_in_fan_out")
+            return peft.get_peft_model(module, config)
     except ValueError as error:
         raise InputError(
             f"the adapter does not fit this model: {str(error).splitlines()[0]}",

@@ -79,12 +79,6 @@ class TextCodec:
         vocabulary = sorted((i, token) for token, i in self.tokenizer.get_vocab().items())
         return hashlib.sha256(json.dumps([vocabulary, self.end]).encode()).hexdigest()[:16]
 
-    @property
-    def pad(self) -> int:
-        """What fills the gaps. Masks say what counts, so any id serves, the end token too."""
-        own = self.tokenizer.pad_token_id
-        return self.end if own is None or (self.vocab_size is not None and own >= self.vocab_size) else own
-
     def prompt(self, prompt: Prompt) -> tuple[int, ...]:
         """The ids that sampling starts from and training conditions on."""
         if isinstance(prompt, str):

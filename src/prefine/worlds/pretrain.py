@@ -78,7 +78,9 @@ def pretrained(cache: Path, name: str, write: Writer, settings: Settings = Setti
         model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
 
-    return made_once(cache, name, make, write.__module__, repr((write, settings)))
+    # a function is known by its module's source, a writer with settings of its own by its fields as well
+    about = f"{getattr(write, '__name__', repr(write))} {settings}"
+    return made_once(cache, name, make, write.__module__, about)
 
 
 def made_once(cache: Path, name: str, make: Callable[[Path], None], module: str, about: str = "") -> Path:

@@ -148,8 +148,11 @@ def linear_bandit(lab: Lab, seed: int) -> Mapping[str, float]:
                 pi = policy.load().probabilities_PA().numpy()  # type: ignore[attr-defined]
                 for x in coins.integers(contexts, size=batch):
                     one = int(coins.choice(arms, p=pi[x] / pi[x].sum()))
-                    away = phi[x] - pi[x] @ phi[x]
-                    two = int(seen.norm(away).argmax()) if enhanced else int(coins.choice(arms, p=pi[x] / pi[x].sum()))
+                    two = int(coins.choice(arms, p=pi[x] / pi[x].sum()))
+                    if enhanced:  # the most uncertain response whose KL to the main agent its uncertainty pays for
+                        width = seen.norm(phi[x] - pi[x] @ phi[x])
+                        near = -eta * np.log(pi[x]) <= np.sqrt(d) * width
+                        two = int(np.where(near, width, -1.0).argmax()) if near.any() else two
                     win = coins.random() < 1 / (1 + np.exp(reward[x, two] - reward[x, one]))
                     seen = seen.add((phi[x, one] - phi[x, two])[None])
                     both = Slate(names[x], (Candidate(str(one)), Candidate(str(two))), meta={"id": str(len(lessons))})
