@@ -68,5 +68,7 @@ def test_what_has_no_key_is_an_error() -> None:
 
 def test_keys_and_seeds_are_the_same_in_another_process() -> None:
     code = "from prefine.fingerprint import *; from prefine.objectives import dpo; print(key_of(o=dpo(0.1)), seed_of('a', 1))"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7"})
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7"}
+    )
     assert said.stdout.split() == [key_of(o=dpo(0.1)), str(seed_of("a", 1))]

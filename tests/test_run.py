@@ -85,7 +85,9 @@ def test_another_seed_or_argument_is_another_result(tmp_path: Path) -> None:
     assert whole(Run(tmp_path / "e", settings=settings(save_every=1)), tmp_path).key == one.key
 
 
-def test_the_reference_is_remembered_across_objectives_and_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reference_is_remembered_across_objectives_and_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = Run(tmp_path / "a", settings=settings())
     policy = start(run, tmp_path)
     pairs = run.curate(run.judge(run.sample(policy, prompts(run), n=4), judge), extremes)
@@ -183,7 +185,10 @@ def test_join_and_combine(tmp_path: Path) -> None:
     run = Run(tmp_path / "r")
     policy = start(run, tmp_path)
     bare = prompts(run, 4)
-    one, two = run.judge(run.sample(policy, bare, n=1), judge), run.judge(run.sample(policy, bare, n=2, role="past"), judge)
+    one, two = (
+        run.judge(run.sample(policy, bare, n=1), judge),
+        run.judge(run.sample(policy, bare, n=2, role="past"), judge),
+    )
     assert len(run.join(one, two)) == 8
     both = run.combine(one, two)
     assert len(both) == 4 and len(both[0]) == 3
@@ -259,5 +264,3 @@ def test_a_response_answers_its_own_prompt_when_it_has_one(tmp_path: Path) -> No
     sums = run.logps(run.policy(tmp_path / "base"), contrasts).sums()[0]
     assert sums[0] == pytest.approx(np.log(0.25))
     assert sums[1] == pytest.approx(np.log(np.exp(9) / (np.exp(9) + 3)))
-
-

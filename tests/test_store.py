@@ -99,7 +99,9 @@ def test_a_full_disk_is_a_message_that_says_how_to_go_on() -> None:
         raise OSError(errno.EACCES, "Permission denied")
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")])
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")]
+)
 def test_exhausted_memory_is_a_message_that_says_how_to_go_on(error: Exception) -> None:
     with pytest.raises(RunStopped, match="out of memory"), room():
         raise error

@@ -26,7 +26,7 @@ from prefine.store import write_json
 from prefine.worlds.base import World
 
 if TYPE_CHECKING:
-    from prefine.engine.settings import TrainSettings
+    pass
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,18 @@ class Lab:
 
     root: Path
     progress: Progress | None = None
+    worlds: Path | None = None
+    """Where base policies are kept; one place for all claims, so each is trained once."""
 
-    def run(self, name: str, seed: int, *, sampling: Sampling | None = None, **settings: Any) -> Run:
-        """A run of its own under a name; ``settings`` are training settings."""
+    def run(self, name: str, seed: int, *, world: World | None = None, **settings: Any) -> Run:
+        """A run of its own under a name, sampling as long as the world's answers; ``settings`` are of training."""
         from prefine.engine.settings import TrainSettings
 
         return Run(
             self.root / f"{name}-{seed}",
             seed=seed,
             settings=TrainSettings.of(settings),
-            sampling=sampling,
+            sampling=None if world is None else Sampling(max_tokens=world.max_tokens),
             progress=self.progress,
         )
 
@@ -61,7 +63,7 @@ class Lab:
     def base(self, run: Run, world: World | str) -> PolicyHandle:
         """The world's base policy (trained once per machine)."""
         world = self.world(world) if isinstance(world, str) else world
-        return run.policy(world.base(self.root / "worlds"))
+        return run.policy(world.base(self.worlds or self.root / "worlds"))
 
     def prompts(self, run: Run, world: World | str, n: int, *, split: str = "train", seed: int | None = None) -> Slates:
         """n prompts of a split."""
@@ -125,7 +127,7 @@ def run_claim(
     try:
         for seed in seeds:
             (progress or _Quiet()).say(f"claim {system.key}, seed {seed}")
-            for name, value in claim.experiment(Lab(root / system.key, progress), seed).items():
+            for name, value in claim.experiment(Lab(root / system.key, progress, root / "worlds"), seed).items():
                 figures.setdefault(name, []).append(float(value))
         arrays = {name: np.asarray(values) for name, values in figures.items()}
         verdict, error = ("holds" if bool(claim.holds(arrays)) else "fails"), ""

@@ -13,11 +13,11 @@ import hashlib
 import inspect
 import json
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -109,9 +109,13 @@ def _function(function: types.FunctionType) -> dict[str, Any]:
     }
 
 
-@functools.lru_cache(maxsize=4096)
 def _code_of(thing: Any) -> str:
     """Hash of the source of a function or class and of the prefine code it reaches by name."""
+    return _code_once(cast(Hashable, thing))
+
+
+@functools.lru_cache(maxsize=4096)
+def _code_once(thing: Any) -> str:
     seen: dict[str, str] = {}
     _collect(thing, seen)
     return _hash(json.dumps(sorted(seen.items())).encode())

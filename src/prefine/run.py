@@ -25,7 +25,7 @@ import random
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -43,7 +43,6 @@ from prefine.slate import Feedback, Slate, beside
 from prefine.store import Store, append_json, lock, read_jsonl, room, write_text
 
 if TYPE_CHECKING:
-    from prefine.curating.base import Curator
     from prefine.engine.settings import TrainSettings
     from prefine.evaluation import Yardstick
     from prefine.objectives.scores import Objective
@@ -120,7 +119,8 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self._journal("done" if error is None else "failed", "run", error="" if error is None else redact(str(error))[:500])
+        said = "" if error is None else redact(str(error))[:500]
+        self._journal("done" if error is None else "failed", "run", error=said)
         self._stack.close()
 
     # --- bringing things in -------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ class Run:
         The randomness of a prompt depends on the run's seed, this call's key and the prompt's place alone.
         ``role`` says who speaks (current, past, future, start, teacher) and is noted on every candidate.
         """
-        asked = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
+        asked: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
         sampling = dataclasses.replace(self.sampling, n=n, **{k: v for k, v in asked.items() if v is not None})
         about = {
             "policy": policy,
@@ -241,7 +241,7 @@ class Run:
         return slates_at(key, path)
 
     def curate(
-        self, source: Rows[Any] | tuple[Rows[Any], ...], curator: Callable[..., Iterable[Contrast]], *, label: str = ""
+        self, source: Rows[Any] | tuple[Rows[Any], ...], curator: Callable[..., Iterable[Any]], *, label: str = ""
     ) -> Contrasts:
         """The contrasts that a curator finds in slates, or makes of contrasts, or of several of them.
 

@@ -59,3 +59,15 @@ def test_yaml_cannot_build_objects(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         read_config(file)
     assert not marker.exists()
+
+
+def test_the_example_in_the_documentation_is_a_configuration(tmp_path: Path) -> None:
+    from prefine import launch
+
+    page = Path(__file__).parents[2] / "docs" / "command-line.md"
+    text = page.read_text().partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "run.yaml").write_text(text)
+    prepared = launch.prepare(read_config(tmp_path / "run.yaml"), out=tmp_path / "out")
+    assert prepared.settings.lr == 1e-3, "1e-3 is a text in YAML 1.1 and a number to everybody else"
+    assert prepared.config.options["eta"] == 20.0 and prepared.config.options["n"] == 5
+    assert not (tmp_path / "out").exists()

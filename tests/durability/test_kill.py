@@ -37,18 +37,16 @@ def contents(root: Path) -> dict[str, str]:
     """SHA-256 of every file that a run leaves: artifacts, logs and the final model."""
     store = root / ".store" / "objects"
     files = [*store.rglob("*"), *(root / "victim" / log for log in LOGS), *(root / "victim" / "policy").rglob("*")]
-    return {
-        str(f.relative_to(root)): hashlib.sha256(f.read_bytes()).hexdigest()
-        for f in files
-        if f.is_file()
-    }
+    return {str(f.relative_to(root)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files if f.is_file()}
 
 
 def started(root: Path) -> list[str]:
     return [row["verb"] for row in read_jsonl(root / "victim" / "journal.jsonl") if row["event"] == "start"]
 
 
-def kill_once(context: multiprocessing.context.ForkServerContext, root: Path, aim: str, rng: random.Random) -> str | None:
+def kill_once(
+    context: multiprocessing.context.ForkServerContext, root: Path, aim: str, rng: random.Random
+) -> str | None:
     """Start the run, kill it in the verb aimed at (or anywhere). The verb it died in, or None if it finished."""
     process = context.Process(target=victim.main, args=(str(root),))
     before = len(started(root))

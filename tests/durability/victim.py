@@ -26,7 +26,7 @@ from prefine.policies.base import Sampling
 from prefine.run import Run
 from prefine.slate import Contrast, Feedback, Slate, pair, point, scores
 
-WORDS = "red green blue one two three up down left right yes no".split()
+WORDS = ["red", "green", "blue", "one", "two", "three", "up", "down", "left", "right", "yes", "no"]
 VERBS = ("sample", "judge", "curate", "logps", "train", "merge")
 
 
@@ -93,4 +93,3 @@ def main(root: str, name: str = "victim") -> None:
             run.evaluate(policy, run.slice(prompts, 0, 20), judge=liking_red, start=start)
         run.fit(start, run.curate(judged, as_labels), objective=binary_cross_entropy())
         run.finish(policy)
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import sys
@@ -13,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from prefine.errors import InputError
+from prefine.errors import InputError, RunStopped
 from prefine.formats import RowIndex, SlateIndex, check, read_for_training, read_slates, write_slates
 from prefine.formats.jsonstream import CHUNK, JsonStream
 from prefine.formats.problems import Problem
 from prefine.formats.sources import Row, open_source
+from prefine.slate import Slate
 
 ROWS: list[dict[str, Any]] = [
     {"prompt": f"question {i}\n…", "chosen": f"yes {i}", "rejected": f"no {i}"} for i in range(5)
@@ -324,3 +326,13 @@ def test_places_that_cannot_be_written(tmp_path: Path, name: str, fragment: str)
     (tmp_path / "dir.jsonl").mkdir()
     with pytest.raises(InputError, match=fragment):
         write_slates(tmp_path / name, [])
+
+
+def test_a_full_disk_leaves_nothing_and_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(RunStopped, match="no room left") as caught:
+        write_slates(tmp_path / "o.jsonl", [Slate("p")])
+    assert "free some space" in caught.value.remedy and list(tmp_path.iterdir()) == []

@@ -72,9 +72,13 @@ class Written:
     def bare(self, slates: Thing) -> Thing:
         return slates
 
-    def train(self, policy: Thing, contrasts: Thing, *, objective: Any, reference: Any = None, **settings: Any) -> Thing:
+    def train(
+        self, policy: Thing, contrasts: Thing, *, objective: Any, reference: Any = None, **settings: Any
+    ) -> Thing:
         reference = policy if reference is None else reference
-        self._note("train", policy=policy.name, on=contrasts.name, objective=objective, reference=reference.name, **settings)
+        self._note(
+            "train", policy=policy.name, on=contrasts.name, objective=objective, reference=reference.name, **settings
+        )
         self.trained += 1
         return Thing(f"M{self.trained}")
 
@@ -158,7 +162,7 @@ def test_accelerated_po_extrapolates_between_trained_iterates() -> None:
 
 def test_dice_scores_with_a_reference_that_lags_one_round() -> None:
     run = go("dice", X, Thing("human pairs"))
-    assert [(c["policy"], c["reference"], c["on"]) for c in run.of("train")][0] == ("M0", "M0", "human pairs")
+    assert next((c["policy"], c["reference"], c["on"]) for c in run.of("train")) == ("M0", "M0", "human pairs")
     judges = [(c["judge"].policy.name, c["judge"].reference.name) for c in run.of("judge")]
     assert judges == [("M1", "M0"), ("M2", "M1")]
     assert [(c["policy"], c["reference"]) for c in run.of("train")][1:] == [("M1", "M1"), ("M2", "M2")]

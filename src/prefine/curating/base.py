@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 from prefine.slate import Contrast, Slate
 
@@ -16,9 +16,9 @@ class Curator(Protocol):
     give no lesson are skipped; ``run.curate`` reports how many.
     """
 
-    def __call__(self, slates: Iterable[Slate], rng: random.Random) -> Iterable[Contrast]: ...
+    def __call__(self, slates: Iterable[Slate], rng: random.Random, /) -> Iterable[Contrast]: ...
 
 
-def as_is(rows: Iterable[Contrast], rng: random.Random) -> Iterable[Contrast]:
+def as_is(rows: Iterable[Any], rng: random.Random) -> Iterable[Contrast]:
     """Contrasts as they are: for wrappers around a curator, when the contrasts are there already."""
     return rows

@@ -129,10 +129,13 @@ class Scores:
         w, l = _tensor(chosen), _tensor(rejected).to(_tensor(chosen).dtype)
         groups = len(w)
         one = torch.ones(groups, dtype=torch.long)
-        lengths = torch.stack([
-            one if chosen_length is None else torch.as_tensor(chosen_length),
-            one if rejected_length is None else torch.as_tensor(rejected_length),
-        ], 1).flatten()
+        lengths = torch.stack(
+            [
+                one if chosen_length is None else torch.as_tensor(chosen_length),
+                one if rejected_length is None else torch.as_tensor(rejected_length),
+            ],
+            1,
+        ).flatten()
         width = int(lengths.max())
         mask = (torch.arange(width)[None] < lengths[:, None]).to(w.dtype)
 
@@ -158,9 +161,9 @@ UNITS: Mapping[str, Callable[[Scores], Tensor | float]] = {
     "response": lambda s: len(s.role_N),
     "token": lambda s: s.length_N.sum(),
     "chosen_token": lambda s: s.length_N[s.role_N > 0].sum(),
-    "chosen_text_token": lambda s: (
-        (s.length_N + (0 if s.prompt_tokens_N is None else s.prompt_tokens_N))[s.role_N > 0].sum()
-    ),
+    "chosen_text_token": lambda s: (s.length_N + (0 if s.prompt_tokens_N is None else s.prompt_tokens_N))[
+        s.role_N > 0
+    ].sum(),
 }
 
 

@@ -36,7 +36,8 @@ def new_problems(
     """
     rng = random.Random(seed_of("new problems", prompts, run.seed, run.round))
     asked = [shown([prompts[rng.randrange(len(prompts))].prompt for _ in range(examples)]) for _ in range(count)]
-    told = run.slates([Slate(prompt, meta={"id": f"new-{i}"}) for i, prompt in enumerate(asked)], label="few-shot prompts")
+    few_shot = [Slate(prompt, meta={"id": f"new-{i}"}) for i, prompt in enumerate(asked)]
+    told = run.slates(few_shot, label="few-shot prompts")
     drawn = run.sample(policy, told, n=1, temperature=temperature, role="writer", label="write new problems")
     known = {prompt_text(slate.prompt).strip() for slate in prompts}
     found: dict[str, Slate] = {}

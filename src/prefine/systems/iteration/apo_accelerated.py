@@ -14,7 +14,7 @@ back. Constants other than the 3 rounds are reconstructed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -24,9 +24,13 @@ from prefine.catalogue import claim, system
 from prefine.claims import Lab
 from prefine.errors import InputError
 from prefine.judging.base import Judge
+from prefine.objectives import Objective
 from prefine.run import Run
 
-INNER = {"dpo": lambda beta: objectives.dpo(beta), "sppo": lambda beta: objectives.sppo(1 / beta)}
+INNER: Mapping[str, Callable[[float], Objective]] = {
+    "dpo": lambda beta: objectives.dpo(beta),
+    "sppo": lambda beta: objectives.sppo(1 / beta),
+}
 """The inner solves worked out in the paper, by name."""
 
 

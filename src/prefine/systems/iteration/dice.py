@@ -19,7 +19,6 @@ from prefine import curating, judging, objectives
 from prefine.artifacts import Contrasts, PolicyHandle, Slates
 from prefine.catalogue import claim, system
 from prefine.claims import Lab
-from prefine.policies.base import Sampling
 from prefine.run import Run
 
 
@@ -73,8 +72,8 @@ def dice(
 
 @claim(
     "dice",
-    statement="From a policy DPO-trained on few pairs of a length-loving annotator, two DICE rounds raise the mean gold "
-    "reward (beyond two standard errors over 5 seeds); with alpha forced to 0 the chosen-rejected length gap and "
+    statement="From a policy DPO-trained on few pairs of a length-loving annotator, two DICE rounds raise the mean "
+    "gold reward (beyond two standard errors over 5 seeds); with alpha forced to 0 the chosen-rejected length gap and "
     "the final length are clearly larger, and the gap at alpha* is at most 20% of the one at 0.",
     baseline="the DPO policy it starts from, and alpha = 0",
     seeds=(0, 1, 2, 3, 4),
@@ -87,8 +86,7 @@ def dice(
 def bootstrapped(lab: Lab, seed: int) -> Mapping[str, float]:
     """160 labelled pairs; 200 prompts with 8 samples a round. Lengths of answers in tokens, gaps in characters."""
     world = lab.world("assistant")
-    sampling = Sampling(max_tokens=world.max_tokens)
-    with lab.run("loop", seed, sampling=sampling, lr=5e-4, batch_size=16) as run:
+    with lab.run("loop", seed, world=world, lr=5e-4, batch_size=16) as run:
         sft = lab.base(run, world)
         drawn = run.sample(sft, lab.prompts(run, world, 160), n=2)
         pairs = run.curate(run.judge(drawn, world.annotators["length-biased"]), curating.extremes("score"))

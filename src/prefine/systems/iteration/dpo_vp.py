@@ -24,8 +24,8 @@ from prefine import curating, judging, objectives
 from prefine.artifacts import PolicyHandle, Slates
 from prefine.catalogue import claim, system
 from prefine.claims import Lab
+from prefine.curating.base import Curator
 from prefine.judging.base import Judge
-from prefine.policies.base import Sampling
 from prefine.run import Run
 from prefine.store import read_jsonl
 
@@ -60,7 +60,7 @@ def dpo_vp(
     for t in run.rounds(rounds):
         slates = run.sample(policy, prompts, n=n, temperature=temperatures[min(t, len(temperatures) - 1)])
         judged = run.judge(slates, verifier)
-        curator = curating.verified_pairs(max_tokens=longest)
+        curator: Curator = curating.verified_pairs(max_tokens=longest)
         if process_reward:
             critic = critic or run.fit(policy, run.curate(judged, points), objective=objectives.binary_cross_entropy())
             judged = run.judge(judged, judging.process_reward(critic, separator=separator))
@@ -95,8 +95,7 @@ def six_rounds_or_one(lab: Lab, seed: int) -> Mapping[str, float]:
         "constant": {"rounds": 6, "n": 4, "temperatures": (0.7,)},
     }
     for name, options in arms.items():
-        sampling = Sampling(max_tokens=world.max_tokens)
-        with lab.run(name, seed, sampling=sampling, lr=3e-4, batch_size=16) as run:
+        with lab.run(name, seed, world=world, lr=3e-4, batch_size=16) as run:
             base, prompts = lab.base(run, world), lab.prompts(run, world, 96)
             test = lab.prompts(run, world, 200, split="test")
             policy = dpo_vp(run, base, prompts, world.verifier, separator="\n", **options)  # type: ignore[arg-type]
@@ -107,7 +106,7 @@ def six_rounds_or_one(lab: Lab, seed: int) -> Mapping[str, float]:
             counts = [r["figures"]["contrasts"] for r in rounds][-6:]
             if name in ("six", "constant"):
                 figures["pairs_rising" if name == "six" else "pairs_constant"] = float(np.mean(counts[3:]))
-    with lab.run("two", seed, sampling=Sampling(max_tokens=world.max_tokens), lr=3e-4, batch_size=16) as run:
+    with lab.run("two", seed, world=world, lr=3e-4, batch_size=16) as run:
         base, test = lab.base(run, world), lab.prompts(run, world, 200, split="test")
         policy = dpo_vp(run, base, lab.prompts(run, world, 96), world.verifier, rounds=2, n=4)
         figures["malformed_2"] = graded(run, policy, test, world.verifier)[1]

@@ -68,13 +68,12 @@ def length_under_a_biased_judge(lab: Lab, seed: int) -> Mapping[str, float]:
     world = lab.world("assistant")
     figures: dict[str, float] = {}
     for name, alpha in {"plain": 0.0, "ilr": 0.05}.items():
-        run = lab.run("arms", seed, lr=1e-3, batch_size=32, epochs=2)
+        run = lab.run("arms", seed, world=world, lr=1e-3, batch_size=32, epochs=2)
         base = lab.base(run, world)
         held_out = lab.prompts(run, world, 128, split="test")
         if not figures:
             start = run.evaluate(base, held_out, judge=world.gold, n=2)
             figures |= {"start_length": start["length"], "start_gold": start["reward"]}
-        run.sampling = type(run.sampling)(max_tokens=world.max_tokens)
         policy = ilr_dpo(
             run, base, lab.prompts(run, world, 480), world.annotators["length-biased"], rounds=3, n=4, alpha=alpha
         )

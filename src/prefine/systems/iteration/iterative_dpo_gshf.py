@@ -133,16 +133,15 @@ def linear_bandit(lab: Lab, seed: int) -> Mapping[str, float]:
     def value(policy: Tabular) -> float:
         return float((policy.expected(reward) - eta * policy.kl(Tabular(names, actions, -0.7 * reward))).mean())
 
-    with lab.run(
-        "bandit", seed, lr=0.2, batch_size=50, epochs=12, schedule="linear", warmup=0.0, clip=None
-    ) as run:
+    with lab.run("bandit", seed, lr=0.2, batch_size=50, epochs=12, schedule="linear", warmup=0.0, clip=None) as run:
         folder = lab.root / f"start-{seed}"
         if not folder.exists():
             first.save(folder)
         start = run.policy(folder)
 
         def online(enhanced: bool, batches: int = 8, batch: int = 50) -> Tabular:
-            policy, seen, lessons = start, Covariance.ridge(d), []
+            policy, seen = start, Covariance.ridge(d)
+            lessons: list[Slate] = []
             coins = np.random.default_rng([seed, 1])
             for _ in range(batches):
                 pi = policy.load().probabilities_PA().numpy()  # type: ignore[attr-defined]

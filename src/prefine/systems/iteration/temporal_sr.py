@@ -24,7 +24,6 @@ from prefine.catalogue import claim, system
 from prefine.claims import Lab
 from prefine.fingerprint import seed_of
 from prefine.judging.base import Judge, Scored, spoken_by
-from prefine.policies.base import Sampling
 from prefine.run import Run
 from prefine.slate import Contrast, Slate
 from prefine.store import read_jsonl
@@ -107,8 +106,7 @@ def against_plain(lab: Lab, seed: int) -> Mapping[str, float]:
     }
     figures = {}
     for name, options in arms.items():
-        sampling = Sampling(max_tokens=world.max_tokens)
-        with lab.run(name, seed, sampling=sampling, lr=1e-3, batch_size=16, epochs=2) as run:
+        with lab.run(name, seed, world=world, lr=1e-3, batch_size=16, epochs=2) as run:
             judge = noisy(world.gold)
             base, prompts = lab.base(run, world), lab.prompts(run, world, 320)
             policy = temporal_sr(run, base, prompts, judge, n=5, **options)  # type: ignore[arg-type]

@@ -79,15 +79,15 @@ def both_sides_move(lab: Lab, seed: int) -> Mapping[str, float]:
     """Language model on the assistant world; the game with exact updates."""
     from prefine.worlds.games import CYCLE, exploitability
 
-    run = lab.run("rounds", seed, lr=1e-3, batch_size=32, optimizer="adamw", schedule="linear", epochs=2)
     world = lab.world("assistant")
+    run = lab.run("rounds", seed, world=world, lr=1e-3, batch_size=32, optimizer="adamw", schedule="linear", epochs=2)
     policy = base = lab.base(run, world)
     prompts = lab.prompts(run, world, 360)
     preference = world.preference
     assert preference is not None
     rises, falls, dpo_rises = [], [], []
     for t in run.rounds(3):
-        slates = run.sample(policy, run.slice(prompts, t, 3), n=5, max_tokens=world.max_tokens)
+        slates = run.sample(policy, run.slice(prompts, t, 3), n=5)
         pairs = run.curate(run.judge(slates, preference), curating.win_rate_pairs("preference"))
         before = np.asarray(run.logps(policy, pairs).sums())
         after = {

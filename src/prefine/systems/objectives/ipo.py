@@ -57,10 +57,10 @@ def ipo(
 )
 def long_training(lab: Lab, seed: int) -> Mapping[str, float]:
     """48 pairs, 30 epochs, constant learning rate; KL and margins are measured on the training pairs."""
-    run = lab.run("long", seed, lr=5e-4, batch_size=16, schedule="constant", warmup=0.0, weight_decay=0.0)
     world = lab.world("assistant")
+    run = lab.run("long", seed, world=world, lr=5e-4, batch_size=16, schedule="constant", warmup=0.0, weight_decay=0.0)
     base = lab.base(run, world)
-    slates = run.sample(base, lab.prompts(run, world, 64), n=2, max_tokens=world.max_tokens)
+    slates = run.sample(base, lab.prompts(run, world, 64), n=2)
     pairs = run.curate(run.judge(slates, world.annotators["perfect"]), curating.extremes("score"))
 
     def trace(objective: Objective, epochs: int = 30) -> list[tuple[float, float]]:

@@ -19,6 +19,7 @@ from prefine import curating, objectives
 from prefine.artifacts import Contrasts, PolicyHandle
 from prefine.catalogue import claim, system
 from prefine.claims import Lab
+from prefine.objectives import Objective
 from prefine.run import Run
 
 
@@ -57,21 +58,19 @@ def rpo_regularized(
 )
 def displacement(lab: Lab, seed: int) -> Mapping[str, float]:
     """Few pairs that do not cover the space, long training: where DPO extrapolates, RPO stays."""
-    run = lab.run("few-pairs", seed, lr=1e-3, batch_size=16, epochs=12)
     world = lab.world("assistant")
+    run = lab.run("few-pairs", seed, world=world, lr=1e-3, batch_size=16, epochs=12)
     base = lab.base(run, world)
     held_out = lab.prompts(run, world, 128, split="test")
 
     def pairs_of(prompts: int, split: str) -> Contrasts:
-        slates = run.sample(base, lab.prompts(run, world, prompts, split=split), n=2, max_tokens=world.max_tokens)
+        slates = run.sample(base, lab.prompts(run, world, prompts, split=split), n=2)
         return run.curate(run.judge(slates, world.annotators["perfect"]), curating.extremes("score"))
 
     train, test = pairs_of(96, "train"), pairs_of(128, "test")
     figures = {}
-    for name, objective in {
-        "dpo": objectives.dpo(0.1),
-        "rpo": objectives.regularised(0.1, 0.2, average=True),
-    }.items():
+    arms: dict[str, Objective] = {"dpo": objectives.dpo(0.1), "rpo": objectives.regularised(0.1, 0.2, average=True)}
+    for name, objective in arms.items():
         policy = run.train(base, train, objective=objective)
         figures[f"{name}_chosen_logp"] = float(np.mean([w for w, _ in run.logps(policy, test).sums()]))
         figures[f"{name}_gold"] = run.evaluate(policy, held_out, judge=world.gold, start=base, n=2)["reward"]

@@ -23,7 +23,6 @@ from prefine.artifacts import PolicyHandle, Slates
 from prefine.catalogue import claim, system
 from prefine.claims import Lab
 from prefine.objectives import Objective
-from prefine.policies.base import Sampling
 from prefine.run import Run
 from prefine.sampling import new_problems
 
@@ -79,9 +78,9 @@ def scpo(
 
 @claim(
     "scpo",
-    statement="Without gold answers, greedy accuracy rises from round to round (M_0 < M_1 <= M_2); votes and correctness "
-    "correlate positively; the loop ends within 5 points of the same loop with gold answers; the weighted loss is on "
-    "average at least as good as the unweighted one.",
+    statement="Without gold answers, greedy accuracy rises from round to round (M_0 < M_1 <= M_2); votes and "
+    "correctness correlate positively; the loop ends within 5 points of the same loop with gold answers; the weighted "
+    "loss is on average at least as good as the unweighted one.",
     baseline="the same loop with gold answers, and without weights",
     seeds=(0, 1, 2, 3, 4),
     holds=lambda f: (
@@ -96,8 +95,7 @@ def without_gold(lab: Lab, seed: int) -> Mapping[str, float]:
     world = lab.world("arithmetic")
     verifier = world.verifier
     assert verifier is not None
-    sampling = Sampling(max_tokens=world.max_tokens)
-    with lab.run("votes", seed, sampling=sampling, lr=3e-4, batch_size=16, epochs=2) as run:
+    with lab.run("votes", seed, world=world, lr=3e-4, batch_size=16, epochs=2) as run:
         base, prompts = lab.base(run, world), lab.prompts(run, world, 160)
         test = lab.prompts(run, world, 200, split="test")
 
