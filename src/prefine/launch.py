@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import os
 import re
@@ -26,6 +27,7 @@ from prefine.policies.base import Sampling
 from prefine.store import holder
 
 if TYPE_CHECKING:
+    from prefine.artifacts import PolicyHandle
     from prefine.run import Progress, Run
 
 RUNS = Path("runs")
@@ -98,6 +100,17 @@ def prepare(values: Mapping[str, Any], *, out: Path | None = None, fresh: bool =
     return Prepared(complete, system, names, source, settings, Sampling(**sampling), directory, fresh)
 
 
+def _measured(run: Run, policy: PolicyHandle) -> dict[str, float]:
+    """The yardstick's figures. A reward model writes nothing and is no other model's likelihood: how it ranks
+    held-out pairs is all there is to say."""
+    from prefine.policies import kind_of
+    from prefine.policies.reward_model import RewardModel
+
+    if run.yardstick is not None and kind_of(policy.path) == RewardModel.kind:
+        run.yardstick = dataclasses.replace(run.yardstick, start=policy, prompts=None)
+    return run.watch(policy)
+
+
 def place_of(file: Path) -> Path | None:
     """The run directory that a configuration was written down in, if it lies in one."""
     return file.parent if file.name == FILE and (file.parent / "journal.jsonl").exists() else None
@@ -142,7 +155,7 @@ def _perform(prepared: Prepared, run: Run) -> tuple[dict[str, float], dict[str, 
     run.yardstick = prepared.source.yardstick(run, start)
     before = run.watch(start)
     policy = prepared.system.recipe(run, *bound, **prepared.config.options)
-    after = run.watch(policy)
+    after = _measured(run, policy)
     return before, after, run.finish(policy)
 
 

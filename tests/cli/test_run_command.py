@@ -144,6 +144,17 @@ def test_a_loop_with_a_judge(good: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert "reward" in shown and "win rate" in shown and str(out / "report.html") in shown
 
 
+def test_a_reward_model_becomes_a_judge(good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    judge = tmp_path / "judge"
+    ran(capsys, "reward-model", *own(good, judge), "--epochs", "3")
+    assert last(judge)["pair_ranking_accuracy"] == 1.0 and "kl" not in last(judge)
+    words = ["--model", str(good / "model"), "--prompts", str(good / "prompts.jsonl"), "--rounds", "1", "--n", "2"]
+    ran(
+        capsys, "iterate", *words, "--judge", f"reward-model:{judge / 'policy'}", "--out", str(tmp_path / "run"), *QUICK
+    )
+    assert "reward" in last(tmp_path / "run")
+
+
 def test_adapters(good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("peft")
     out = tmp_path / "run"

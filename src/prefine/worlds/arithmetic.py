@@ -316,6 +316,8 @@ WORLD = make_world("arithmetic", Pupils(), "small sums worked out in steps, with
 
 VARIANTS: Mapping[str, World] = {
     "misled": make_world(
-        "arithmetic:misled", Pupils(no_carry=0.7, hasty=(0.03, 0.03)), "sums where most pupils forget the carry"
+        "arithmetic:misled",
+        Pupils(no_carry=0.7, hasty=(0.03, 0.03), unmarked=(0.08, 0.08)),
+        "sums where most pupils forget the carry",
     )
 }

@@ -27,10 +27,7 @@ from prefine.judging.base import Judge
 from prefine.objectives import Objective
 from prefine.run import Run
 
-INNER: Mapping[str, Callable[[float], Objective]] = {
-    "dpo": lambda beta: objectives.dpo(beta),
-    "sppo": lambda beta: objectives.sppo(1 / beta),
-}
+INNER: Mapping[str, Callable[[float], Objective]] = {"dpo": objectives.dpo, "sppo": lambda b: objectives.sppo(1 / b)}
 """The inner solves worked out in the paper, by name."""
 
 
