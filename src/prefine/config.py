@@ -158,7 +158,8 @@ def _explained(error: Any, file: Path | None) -> InputError:
 
 def _no_field(path: list[str], file: Path | None) -> InputError:
     *outer, name = path
-    there = {"inputs": Inputs, "lora": Lora}.get(".".join(outer), RunConfig).model_fields
+    parts: dict[str, type[Part]] = {"inputs": Inputs, "lora": Lora}
+    there = parts.get(".".join(outer), RunConfig).model_fields
     close = get_close_matches(name, there, n=2, cutoff=0.6)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     if not outer and name in Inputs.model_fields:

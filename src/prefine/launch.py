@@ -80,6 +80,7 @@ def prepare(values: Mapping[str, Any], *, out: Path | None = None, fresh: bool =
     sampling = _settings(SAMPLING_OPTIONS, config.sampling, suited, without=options)
     settings = TrainSettings.of(train)
     chosen = _settings(options, config.options, suited)
+    TrainSettings.of({k: v for k, v in chosen.items() if k in TRAIN_OPTIONS})  # what the recipe passes on
     optional = _optional(system)
     asked = wanted(system, chosen, optional)
     names = tuple(n for n in system.inputs if n not in optional or n in asked or source.wants(n))
@@ -136,12 +137,11 @@ def launch(prepared: Prepared, progress: Progress | None = None) -> Outcome:
     )
     with run:
         write_config(config, run.dir)
-        trackers = trackers_for(config.track, run.dir, config.plain())
-        run.trackers = trackers  # type: ignore[attr-defined]
+        run.trackers = trackers_for(config.track, run.dir, config.plain())
         try:
             before, after, final = _perform(prepared, run)
         finally:
-            for tracker in trackers:
+            for tracker in run.trackers:
                 tracker.close()
     return Outcome(run.dir, final, _report(run), before, after)
 
@@ -160,8 +160,15 @@ def _perform(prepared: Prepared, run: Run) -> tuple[dict[str, float], dict[str, 
 
 
 def demo(out: Path, progress: Progress | None = None) -> Outcome:
-    """Iterative preference optimisation on the assistant world, from the base policy in the house."""
-    return launch(prepare(DEMO, out=out), progress)
+    """Iterative preference optimisation on the assistant world, from the base policy in the house.
+
+    What another version's demo left in the directory is replaced; any other run there is an InputError.
+    """
+    there = read_config(out / FILE) if (out / FILE).exists() else {}
+    earlier = there.get("system") == DEMO["system"] and "world" in (there.get("inputs") or {})
+    prepared = prepare(DEMO, out=out, fresh=earlier)
+    same = earlier and not differences(prepared.config.plain(), there)
+    return launch(dataclasses.replace(prepared, fresh=earlier and not same), progress)
 
 
 DEMO: Mapping[str, Any] = {
@@ -306,6 +313,11 @@ def _adapter(config: RunConfig) -> Any:
 
 
 def _report(run: Run) -> Path | None:
+    """The report; a run whose report cannot be written has not failed."""
     from prefine.report.html import write_report
 
-    return write_report(run.dir)
+    try:
+        return write_report(run.dir)
+    except Exception as error:
+        run.progress.say(f"the report could not be written ({error}); `prefine report {run.dir}` tries again")
+        return None

@@ -244,7 +244,7 @@ def described(text: str, names: Iterable[str]) -> dict[str, str]:
     """
     one = "(?:" + "|".join(map(re.escape, names)) + ")"
     some = rf"(?<![\w.]){one}(?:, {one})*: "
-    found = {}
+    found: dict[str, str] = {}
     for match in re.finditer(rf"({some})(.*?)(?={some}|\n\s*\n|\Z)", text, re.S):
         for name in re.findall(one, match[1]):
             found.setdefault(name, " ".join(match[2].split()))

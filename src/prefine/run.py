@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from prefine.engine.settings import TrainSettings
     from prefine.evaluation import Yardstick
     from prefine.objectives.scores import Objective
+    from prefine.report.trackers import Tracker
 
 VERSIONS: Mapping[str, int] = {
     "slates": 1, "sample": 1, "judge": 1, "curate": 1, "logps": 1, "train": 1, "merge": 1, "policy": 1,
@@ -107,6 +108,8 @@ class Run:
         self.progress: Progress = progress or _Quiet()
         self.yardstick: Yardstick | None = None
         self.round: int | None = None
+        self.trackers: Sequence[Tracker] = ()
+        self.tracked = 0
         root = store or os.environ.get("PREFINE_STORE") or self.dir.parent / ".store"
         self.store = Store(Path(root), self.progress.say)
         self._stack = contextlib.ExitStack()
@@ -338,7 +341,7 @@ class Run:
 
             def tell(row: Mapping[str, float]) -> None:
                 stage.update(len(contrasts) * row["step"] / max(row["steps"], 1), **row)
-                self.track(int(row["step"]), row)
+                self.track(row)
 
             result = train(
                 learner, contrasts, objective, references=references, settings=settings_here,
@@ -418,7 +421,9 @@ class Run:
 
     def watch(self, policy: PolicyHandle) -> dict[str, float]:
         """Evaluate on the run's held-out prompts and pairs with its yardstick, where it has one."""
-        return {} if self.yardstick is None else self.yardstick.measure(self, policy)
+        figures = {} if self.yardstick is None else self.yardstick.measure(self, policy)
+        self.track({f"held-out/{name}": value for name, value in figures.items()})
+        return figures
 
     def rounds(self, n: int) -> Iterator[int]:
         """0 .. n-1, each marked in keys, seeds, journal and report."""
@@ -477,10 +482,12 @@ class Run:
         """One row of a log that the report reads."""
         append_json(self.dir / file, {"round": self.round, **row})
 
-    def track(self, step: int, figures: Mapping[str, float]) -> None:
-        """Live figures to the trackers in use (none by default)."""
-        for tracker in getattr(self, "trackers", ()):
-            tracker.log(step, figures)
+    def track(self, figures: Mapping[str, float]) -> None:
+        """Live figures to the trackers in use (none by default), counted over the whole run: trackers want
+        steps that only go up, and every training starts at 1."""
+        self.tracked += 1
+        for tracker in self.trackers:
+            tracker.log(self.tracked, figures)
 
     def finish(self, policy: PolicyHandle) -> Path:
         """Put the final model under RUN/policy (links where the disk allows, else copies)."""

@@ -223,3 +223,45 @@ def test_a_real_file_of_pairs(good: Path, tmp_path: Path, capsys: pytest.Capture
     words = ["--model", str(good / "model"), "--data", str(data), "--out", str(out), *QUICK]
     ran(capsys, "dpo", *words, "--max-steps", "2")
     assert 0 <= last(out)["pair_accuracy"] <= 1
+
+
+def test_a_report_that_cannot_be_written_does_not_fail_the_run(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from prefine.report import html
+
+    def full(directory: Path) -> Path:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(html, "write_report", full)
+    assert main(["run", "--config", str(run_dir / "run.yaml")]) == 0
+    assert "no space left" in capsys.readouterr().err and weights(run_dir)
+
+
+def test_figures_go_to_the_tracker_asked_for(
+    good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Steps only go up, over all rounds; what is measured goes there as well; the tracker is closed."""
+    from prefine.report import trackers
+
+    seen: list[tuple[int, set[str]]] = []
+    closed: list[bool] = []
+
+    class Remembering:
+        def __init__(self, run_dir: Path, config: Any) -> None:
+            assert config["system"] == "iterate"
+
+        def log(self, step: int, figures: Any) -> None:
+            seen.append((step, set(figures)))
+
+        def close(self) -> None:
+            closed.append(True)
+
+    monkeypatch.setattr(trackers, "TRACKERS", {"memory": Remembering})
+    words = ["--model", str(good / "model"), "--prompts", str(good / "prompts.jsonl"), "--judge", "length:words"]
+    out = str(tmp_path / "run")
+    ran(capsys, "iterate", *words, "--out", out, *QUICK, "--rounds", "2", "--n", "2", "--track", "memory")
+    steps = [step for step, _ in seen]
+    assert steps == sorted(set(steps))
+    assert any("loss" in names for _, names in seen) and any("held-out/reward" in names for _, names in seen)
+    assert closed == [True]

@@ -127,3 +127,14 @@ def test_the_mixture_depends_on_the_seed_alone() -> None:
 def test_a_share_of_one_is_refused() -> None:
     with pytest.raises(InputError, match="gamma"):
         curating.replay_counts(10, 10, 1.0)
+
+
+def test_length_matched_takes_the_largest_gap_among_equally_long_responses() -> None:
+    words = ["a " * 20, "b " * 3, "c " * 21, "d " * 4, "e"]
+    slate = Slate("x", tuple(Candidate(w.strip()) for w in words)).with_feedback(
+        "score", scores([1.0, 0.0, 0.2, 0.6, 5.0])
+    )
+    (found,) = curating.length_matched()([slate], random.Random(0))
+    assert found.members == (0, 2)  # gap 0.8; (3, 1) has 0.6; nothing is as short as the best, 4
+    apart = Slate("y", (Candidate("a"), Candidate("b " * 9))).with_feedback("score", scores([1.0, 0.0]))
+    assert not list(curating.length_matched()([apart], random.Random(0)))

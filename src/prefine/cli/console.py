@@ -17,10 +17,19 @@ from prefine.errors import PrefineError
 INTERRUPTED = 130
 """The exit code of a command that was stopped with Ctrl-C."""
 
+WIDE = 160
+
 
 def out() -> Console:
-    """For results. Made when needed, so that tests and pipes see what is written."""
-    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+    """For results. Made when needed, so that tests and pipes see what is written; wide where nobody looks on."""
+    if sys.stdout.isatty():
+        return Console(highlight=False)
+    return Console(soft_wrap=True, highlight=False, width=_columns())
+
+
+def _columns() -> int:
+    asked = os.environ.get("COLUMNS", "")
+    return int(asked) if asked.isdigit() and int(asked) > 0 else WIDE
 
 
 def err() -> Console:

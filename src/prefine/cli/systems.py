@@ -59,12 +59,15 @@ def show(
     out = console.out()
     out.print(Text.assemble((f"{_number(entry)} {entry.key}".strip(), "bold"), f"  {entry.title}"))
     out.print(Text(" · ".join(x for x in (entry.family, entry.paper, *entry.facets.values()) if x), "dim"))
-    out.print(Text("\n" + (inspect.getdoc(entry.recipe) or "") + "\n"))
+    about = inspect.getdoc(inspect.getmodule(entry.recipe)) or ""
+    for text in (about, inspect.getdoc(entry.recipe) or ""):
+        out.print(Text(f"\n{text}"))
+    out.print()
     console.table(["needs", ""], [[name, catalogue.INPUTS[name]] for name in entry.inputs])
     rows = []
     for o in of_function(entry.recipe).values():
         world = entry.on_worlds.get(o.name)
-        default = f"{o.default}" + (f" ({world} on worlds)" if world is not None else "")
+        default = f"{o.default}" + (f" (worlds: {world})" if world is not None else "")
         rows.append([o.flag, describe(o.type), default, o.help])
     if rows:
         out.print()

@@ -5,7 +5,7 @@ pairs        all_pairs, ranked
 verified     verified_pairs, correct_pairs, vote_pairs; concentrated keeps slates whose votes agree
 process      process_pairs, step_points: for a process reward model
 win_rates    win_rate_pairs
-lengths      length_balanced
+lengths      length_balanced, length_matched
 points       points, labelled (for KTO), and over another curator: as_points, mismatched
 replay       replay_mix over another curator: some original contrasts among the new ones
 temporal     temporal_past, temporal_future: pairs across models
@@ -30,7 +30,7 @@ from prefine.curating.extremes import (
     random_pairs,
     sweet_spot,
 )
-from prefine.curating.lengths import balanced_penalty, length_balanced
+from prefine.curating.lengths import balanced_penalty, length_balanced, length_matched
 from prefine.curating.pairs import all_pairs, ranked
 from prefine.curating.points import as_points, labelled, mismatched, points
 from prefine.curating.process import process_pairs, step_points
@@ -56,6 +56,7 @@ FACTORIES: Mapping[str, Callable[..., Curator]] = {
     "process": process_pairs,
     "win-rates": win_rate_pairs,
     "length-balanced": length_balanced,
+    "length-matched": length_matched,
     "points": points,
     "labelled": labelled,
     "temporal-past": temporal_past,
@@ -90,6 +91,7 @@ __all__ = [
     "future_pair",
     "labelled",
     "length_balanced",
+    "length_matched",
     "make",
     "max_max",
     "max_min",

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from prefine.curating.reading import best, characters, column, worst
+from prefine.curating.reading import best, characters, column, tokens, worst
 from prefine.registry import at_least
 from prefine.slate import Contrast, Slate, pair
 
@@ -102,3 +102,32 @@ def length_balanced(
     at_least(2, min_survivors=min_survivors)
     at_least(1, steps=steps)
     return LengthBalanced(by, step, steps, min_survivors, min_characters, max_characters, alpha)
+
+
+@dataclass(frozen=True)
+class LengthMatched:
+    """The pair with the largest gap among those of nearly equal length: lessons about quality alone.
+
+    Two responses match when their lengths in tokens differ by at most ``within`` of the longer, or by one token.
+    Slates without a matching pair of different scores give none.
+    """
+
+    by: str = "score"
+    within: float = 0.1
+
+    def __call__(self, slates: Iterable[Slate], rng: random.Random) -> Iterator[Contrast]:
+        for slate in slates:
+            values = column(slate, self.by)
+            pairs = [(w, l) for w in values for l in values if values[w] > values[l] and self._match(slate, w, l)]
+            if pairs:
+                yield pair(slate, *max(pairs, key=lambda p: (values[p[0]] - values[p[1]], -p[0], -p[1])))
+
+    def _match(self, slate: Slate, a: int, b: int) -> bool:
+        m, n = tokens(slate, a), tokens(slate, b)
+        return abs(m - n) <= max(1.0, self.within * max(m, n))
+
+
+def length_matched(by: str = "score", within: float = 0.1) -> LengthMatched:
+    """Better against worse at equal length."""
+    at_least(0, within=within)
+    return LengthMatched(by, within)

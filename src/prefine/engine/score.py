@@ -3,7 +3,8 @@
 ``logp_of`` is the one door; behind it live the routes, in ``ROUTES``. "padded" is the plain computation every
 faster route must agree with: rows padded to the longest, explicit attention mask, positions counted from the
 mask (so padding left or right gives the same numbers), only response positions through the output head, and
-the log-softmax in float32 whatever the model computes in.
+the log-softmax in float32 whatever the model computes in. "tree" computes shared prefixes once; "auto" chooses
+between the two (``engine.tree_route``).
 
 Shapes: N rows, L their padded length, T response positions, M response tokens in all rows, V vocabulary.
 """
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prefine.engine.batch import collate, encode_contrasts, microbatches, row_lengths
+from prefine.engine.head import OutputHead, chunked_logp
 from prefine.policies.base import Limits, Policy, Row
 from prefine.slate import Contrast
 
@@ -115,7 +117,18 @@ def padded_logp(
     return logp_NT, logp_M.new_zeros(len(rows)).index_add(0, row_M[responses:], logp_M[responses:])
 
 
-ROUTES: Mapping[str, Route] = {"padded": padded_logp}
+def _in_trees(name: str) -> Route:
+    """A route of ``engine.tree_route``, which stands on this file."""
+
+    def route(model: nn.Module, rows: Sequence[Row], width: int, *, with_prompt: bool) -> tuple[Tensor, Tensor | None]:
+        from prefine.engine import tree_route
+
+        return getattr(tree_route, name)(model, rows, width, with_prompt=with_prompt)
+
+    return route
+
+
+ROUTES: Mapping[str, Route] = {"padded": padded_logp, "tree": _in_trees("tree_logp"), "auto": _in_trees("auto_logp")}
 """How log-probabilities can be computed; all give the same numbers to floating-point accuracy."""
 
 
@@ -126,7 +139,13 @@ def token_logp(model: nn.Module, padded: Padded, row_M: Tensor, column_M: Tensor
     if head is None:
         logits_MV = forward_logits(model, padded)[row_M, column_M]
         return log_softmax_at(logits_MV, target_M)
-    hidden_MD = forward_hidden(model, padded)[row_M, column_M]
+    return head_logp(head, forward_hidden(model, padded)[row_M, column_M], target_M)
+
+
+def head_logp(head: Head, hidden_MD: Tensor, target_M: Tensor) -> Tensor:
+    """(M,) log-probability of every target: in chunks of the vocabulary where the head is a plain layer."""
+    if isinstance(head, OutputHead) and head.is_plain:
+        return chunked_logp(head, hidden_MD, target_M)
     # Without a gradient nothing is kept, so chunks hold the memory for logits down; with one they would not.
     size = len(target_M) if torch.is_grad_enabled() else 4096
     chunks = zip(hidden_MD.split(max(size, 1)), target_M.split(max(size, 1)), strict=True)
@@ -199,7 +218,7 @@ def output_head(model: nn.Module) -> Head | None:
     return head if _HEADS[model] else None
 
 
-def _configured_head(model: nn.Module) -> Head | None:
+def _configured_head(model: nn.Module) -> OutputHead | None:
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
     if not hasattr(inner, "get_output_embeddings") or not hasattr(inner, "base_model"):
         return None
@@ -211,12 +230,7 @@ def _configured_head(model: nn.Module) -> Head | None:
     scale = scale / (getattr(config, "logits_scaling", None) or 1.0)
     cap = getattr(config, "final_logit_softcapping", None)
 
-    def head(hidden_MD: Tensor) -> Tensor:
-        logits_MV = linear(hidden_MD)
-        logits_MV = logits_MV if scale == 1.0 else logits_MV * scale
-        return logits_MV if cap is None else torch.tanh(logits_MV / cap) * cap
-
-    return head
+    return OutputHead(linear, scale, cap)
 
 
 @torch.no_grad()

@@ -35,9 +35,9 @@ class OnDisk:
 
     @property
     def key(self) -> str:
-        from prefine.policies import fingerprint
+        from prefine.policies import fingerprint_policy
 
-        return str(fingerprint(self.path))
+        return str(fingerprint_policy(self.path))
 
     def load(self) -> Any:
         from prefine.policies import load_policy

@@ -314,10 +314,8 @@ def make_world(name: str, pupils: Pupils, summary: str) -> World:
 
 WORLD = make_world("arithmetic", Pupils(), "small sums worked out in steps, with a checkable answer")
 
+MISLED = Pupils(no_carry=0.7, hasty=(0.03, 0.03), unmarked=(0.08, 0.08))
+
 VARIANTS: Mapping[str, World] = {
-    "misled": make_world(
-        "arithmetic:misled",
-        Pupils(no_carry=0.7, hasty=(0.03, 0.03), unmarked=(0.08, 0.08)),
-        "sums where most pupils forget the carry",
-    )
+    "misled": make_world("arithmetic:misled", MISLED, "sums where most pupils forget the carry")
 }

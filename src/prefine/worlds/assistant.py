@@ -339,7 +339,10 @@ def write(rng: random.Random) -> tuple[str, str]:
     parts = [_pick(rng, OPENERS, polite=15, rude=15, padding=25, none=45)]
     parts += _CROWD[slate.meta["kind"]](slate.meta["topic"], slate.meta["relation"], rng)
     parts += [_pick(rng, CLOSERS, polite=12, rude=8, padding=20, none=60)]
-    return str(slate.prompt), "".join(f" {part}" for part in parts if part)
+    prompt = str(slate.prompt)
+    if rng.random() < 0.05:  # conversations are rendered with this name, so it should be a known one
+        prompt = prompt.replace(slate.meta["user"], "User", 1)
+    return prompt, "".join(f" {part}" for part in parts if part)
 
 
 def _fact_crowd(topic: str, relation: str, rng: random.Random) -> list[str]:

@@ -34,10 +34,10 @@ from prefine.errors import RunStopped
 BOS, EOS, PAD = "<bos>", "<eos>", "<pad>"
 
 CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}{% if not loop.first %}\n{% endif %}"
-    "{% if m['role'] == 'assistant' %}Assistant: {{ m['content'] | trim }}{{ eos_token }}"
-    "{% else %}{{ m['role'] | capitalize }}: {{ m['content'] }}{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}\nAssistant:{% endif %}"
+    "{{ bos_token }}{% for m in messages %}{{ '' if loop.first else '\\n' }}"
+    "{% if m['role'] == 'assistant' %}{{ 'Assistant: ' + m['content'] | trim + eos_token }}"
+    "{% else %}{{ m['role'] | capitalize + ': ' + m['content'] }}{% endif %}"
+    "{% endfor %}{{ '\\nAssistant:' if add_generation_prompt }}"
 )
 """Renders ``[{"role": "user", "content": ...}]`` the way the assistant world writes its prompts."""
 
@@ -94,16 +94,28 @@ def made_once(cache: Path, name: str, make: Callable[[Path], None], module: str,
     if directory.exists():
         return directory
     making = directory.with_name(f".{directory.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    making.mkdir(parents=True)
     try:
+        making.mkdir(parents=True)
         make(making)
-        with suppress(OSError):  # somebody else was first, with the same bits
-            making.rename(directory)
+        with suppress(FileExistsError):  # somebody else was first, with the same bits
+            _rename(making, directory)
+    except OSError as error:
+        raise RunStopped(
+            f"could not write the base policy {directory} ({error})", remedy="check the disk's room and permissions"
+        ) from error
     finally:
         shutil.rmtree(making, ignore_errors=True)
-    if not directory.exists():
-        raise RunStopped(f"could not write the base policy {directory}", remedy="check that the disk has room")
     return directory
+
+
+def _rename(made: Path, directory: Path) -> None:
+    """``rename``, with one error for "it is there already" on every system."""
+    try:
+        made.rename(directory)
+    except OSError:
+        if directory.exists():
+            raise FileExistsError(directory) from None
+        raise
 
 
 @contextmanager
@@ -157,7 +169,7 @@ def train(tokenizer: PreTrainedTokenizerFast, write: Writer, settings: Settings)
     torch.manual_seed(settings.seed)
     model = LlamaForCausalLM(_config(tokenizer, settings))
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.peak_lr, betas=(0.9, 0.98), weight_decay=0.01, foreach=True
+        model.parameters(), lr=settings.peak_lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True
     )
     model.train()
     for step, (ids_NT, counts_NT) in enumerate(_batches(tokenizer, write, settings)):
