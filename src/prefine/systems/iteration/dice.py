@@ -72,7 +72,7 @@ def dice(
 
 @claim(
     "dice",
-    statement="From a policy DPO-trained on few pairs of a length-loving annotator, two DICE rounds raise the mean "
+    statement="From a policy DPO-trained on few gold-labelled pairs, two DICE rounds raise the mean "
     "gold reward (beyond two standard errors over 5 seeds); with alpha forced to 0 the chosen-rejected length gap and "
     "the final length are clearly larger, and the gap at alpha* is at most 20% of the one at 0.",
     baseline="the DPO policy it starts from, and alpha = 0",
@@ -89,7 +89,7 @@ def bootstrapped(lab: Lab, seed: int) -> Mapping[str, float]:
     with lab.run("loop", seed, world=world, lr=5e-4, batch_size=16) as run:
         sft = lab.base(run, world)
         drawn = run.sample(sft, lab.prompts(run, world, 160), n=2)
-        pairs = run.curate(run.judge(drawn, world.annotators["length-biased"]), curating.extremes("score"))
+        pairs = run.curate(run.judge(drawn, world.annotators["perfect"]), curating.extremes("score"))
         start = run.train(sft, pairs, objective=objectives.dpo(0.1), epochs=2)
         prompts = lab.prompts(run, world, 200, seed=1000 + seed)
         test = lab.prompts(run, world, 128, split="test")
