@@ -173,8 +173,10 @@ def demo(out: Path, progress: Progress | None = None) -> Outcome:
 
 DEMO: Mapping[str, Any] = {
     "system": "iterate",
-    "inputs": {"world": "assistant", "train_prompts": 384, "eval_prompts": 192},
+    "inputs": {"world": "assistant", "train_prompts": 600, "eval_prompts": 192},
+    "options": {"n": 8, "curator": "length-matched"},
 }
+"""Lessons between answers of equal length, so that what is gained is quality."""
 
 
 def verdict(outcome: Outcome) -> str:

@@ -37,7 +37,7 @@ from prefine.durable import in_parts, join_logps, line, link_or_copy
 from prefine.errors import InputError
 from prefine.fingerprint import key_of, seed_of
 from prefine.judging.base import Judge
-from prefine.policies.base import Limits, Sampling
+from prefine.policies.base import Sampling
 from prefine.secrets import redact
 from prefine.slate import Feedback, Slate, beside
 from prefine.store import Store, append_json, lock, read_jsonl, room, write_text
@@ -274,10 +274,20 @@ class Run:
             )
         return contrasts
 
-    def logps(self, policy: PolicyHandle, contrasts: Contrasts, *, label: str = "") -> Logps:
-        """Token log-probabilities of the contrasts' responses under a policy: computed once, remembered."""
-        limits = self._limits()
-        precision = self.settings.precision
+    def logps(
+        self,
+        policy: PolicyHandle,
+        contrasts: Contrasts,
+        *,
+        settings: TrainSettings | None = None,
+        label: str = "",
+    ) -> Logps:
+        """Token log-probabilities of the contrasts' responses under a policy: computed once, remembered.
+
+        Lengths and precision are those of the training they are for (default: the run's settings).
+        """
+        settings = settings or self.settings
+        limits, precision, budget = settings.limits, settings.precision, settings.tokens_per_microbatch
         key = self._key("logps", policy=policy, contrasts=contrasts, limits=limits, precision=precision)
 
         def make(work: Path, out: Path, stage: Stage) -> dict[str, Any]:
@@ -292,7 +302,6 @@ class Run:
                     beside = parts / f"{done:09d}.partial"
                     shutil.rmtree(beside, ignore_errors=True)
                     beside.mkdir(parents=True)
-                    budget = self.settings.tokens_per_microbatch
                     Logps.write(beside, score_contrasts(policy.load(), block, limits, budget, precision))
                     beside.rename(part)
                 done += len(block)
@@ -328,8 +337,8 @@ class Run:
         missing = [name for name in wanted if name not in named]
         if missing:
             raise InputError(f"the objective reads references {missing}", remedy="pass reference={name: policy, ...}")
-        references = {name: self.logps(named[name], contrasts) for name in wanted}
         chosen = TrainSettings.of({**dataclasses.asdict(self.settings), **settings})
+        references = {name: self.logps(named[name], contrasts, settings=chosen) for name in wanted}
         key = self._key(
             "train", policy=policy, contrasts=contrasts, objective=objective, references=references,
             settings=chosen.fingerprint(), adapter=self.adapter, seed=self.seed,
@@ -571,9 +580,6 @@ class Run:
             return {}
 
         return PolicyHandle(key, self._make("policy", key, make, label="scalar head", total=None), self.placement)
-
-    def _limits(self) -> Limits:
-        return Limits(self.settings.max_length, self.settings.max_prompt)
 
     def _journal(self, event: str, verb: str, **row: Any) -> None:
         append_json(

@@ -6,6 +6,7 @@ Imported by the fork server of the harness, so that a process starts in millisec
 from __future__ import annotations
 
 import random
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -20,11 +21,12 @@ import prefine.engine.score
 import prefine.engine.train
 import prefine.evaluation
 import prefine.policies.causal_lm
-import prefine.policies.reward_model  # noqa: F401  (everything a run imports late, once for all processes)
 from prefine.objectives import binary_cross_entropy, dpo
-from prefine.policies.base import Sampling
+from prefine.policies import load_policy
+from prefine.policies.base import Limits, Sampling
+from prefine.policies.reward_model import RewardModel
 from prefine.run import Run
-from prefine.slate import Contrast, Feedback, Slate, pair, point, scores
+from prefine.slate import Candidate, Contrast, Feedback, Slate, pair, point, scores
 
 WORDS = ["red", "green", "blue", "one", "two", "three", "up", "down", "left", "right", "yes", "no"]
 VERBS = ("sample", "judge", "curate", "logps", "train", "merge")
@@ -80,16 +82,30 @@ def main(root: str, name: str = "victim") -> None:
 
     torch.set_num_threads(1)
     folder = Path(root)
-    settings = TrainSettings(lr=3e-3, batch_size=4, max_steps=16, save_every=2, dropout=True, tokens_per_microbatch=128)
+    settings = TrainSettings(lr=3e-3, batch_size=4, max_steps=12, save_every=2, dropout=True, tokens_per_microbatch=128)
     with Run(folder / name, seed=5, settings=settings, sampling=Sampling(max_tokens=6)) as run:
         start = policy = run.policy(make_base(folder / "base"))
         rng = random.Random(1)
-        prompts = run.slates([Slate(" ".join(rng.choices(WORDS, k=3))) for _ in range(500)])
+        prompts = run.slates([Slate(" ".join(rng.choices(WORDS, k=3))) for _ in range(300)])
         for _ in run.rounds(2):
             judged = run.judge(run.sample(policy, prompts, n=2), liking_red)
             pairs = run.curate(judged, best_worst)
             trained = run.train(policy, pairs, objective=dpo(0.1))
             policy = run.merge({trained: 1.2, policy: -0.2})
-            run.evaluate(policy, run.slice(prompts, 0, 20), judge=liking_red, start=start)
+            run.evaluate(policy, run.slice(prompts, 0, 30), judge=liking_red, start=start)
         run.fit(start, run.curate(judged, as_labels), objective=binary_cross_entropy())
         run.finish(policy)
+
+
+def warm_up() -> None:
+    """Everything that is imported on first use, imported here: in the fork server, once for all processes."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        policy = load_policy(make_base(Path(folder) / "base"))
+        RewardModel.from_policy(policy)
+        slate = Slate("red one", (Candidate("up"),))
+        policy.sample(["red one"], Sampling(max_tokens=2), [0])
+        prefine.engine.score.score_contrasts(policy, [point(slate, 0, True)], Limits())
+
+
+warm_up()

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from prefine.artifacts import PolicyHandle
 from prefine.errors import InputError
 from prefine.judging.checks import LENGTHS
 from prefine.policies.base import Limits
@@ -40,9 +41,7 @@ class OnDisk:
         return str(fingerprint_policy(self.path))
 
     def load(self) -> Any:
-        from prefine.policies import load_policy
-
-        return load_policy(self.path)
+        return PolicyHandle(self.key, self.path).load()
 
 
 @dataclass(frozen=True)

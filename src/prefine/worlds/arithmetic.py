@@ -41,8 +41,11 @@ from prefine.worlds.splits import draw, part
 
 SETTINGS = Settings(steps=1200, rows=8, width=64, layers=2, peak_lr=5e-3, seed=7)
 
-TOP = 20
+TOP = 10
 """Totals stay between 0 and this, in the order the problem is written."""
+
+LARGEST = 5
+"""Terms are 1 to this."""
 
 MARKER = "####"
 
@@ -104,7 +107,7 @@ def prompts(split: str, n: int, seed: int = 0) -> list[Slate]:
 
 @cache
 def _problems() -> tuple[Problem, ...]:
-    terms = list(product("+-", range(1, 10)))
+    terms = list(product("+-", range(1, LARGEST + 1)))
     return tuple(Problem(s, ts) for s in range(10) for ts in product(terms, repeat=3) if _in_reach(s, ts))
 
 

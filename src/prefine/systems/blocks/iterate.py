@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from prefine import curating, objectives
 from prefine.artifacts import PolicyHandle, Slates
 from prefine.catalogue import system
@@ -22,7 +24,7 @@ def iterate(
     *,
     objective: str = "dpo",
     curator: str = "extremes",
-    reference: str = "previous",
+    reference: Literal["previous", "start"] = "previous",
     rounds: int = 3,
     n: int = 4,
     temperature: float = 1.0,

@@ -15,6 +15,7 @@ back. Constants other than the 3 rounds are reconstructed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import numpy as np
 
@@ -45,7 +46,7 @@ def apo_accelerated(
     n: int = 5,
     alpha: float = 0.3,
     beta: float = 0.1,
-    inner: str = "dpo",
+    inner: Literal["dpo", "sppo"] = "dpo",
 ) -> PolicyHandle:
     """Iterative DPO or SPPO with a Nesterov step on the weights between rounds.
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 
@@ -49,11 +50,11 @@ def iterative_dpo_gshf(
     judge: Judge,
     pairs: Contrasts | None = None,
     *,
-    mode: str = "online",
+    mode: Literal["online", "hybrid", "offline"] = "online",
     rounds: int = 3,
     n: int = 4,
-    pairing: str = "max-min",
-    reference: str = "previous",
+    pairing: Literal["max-min", "max-random", "max-max", "max-min-p", "random"] = "max-min",
+    reference: Literal["previous", "start"] = "previous",
     beta: float = 0.1,
     label_smoothing: float = 0.1,
 ) -> PolicyHandle:

@@ -13,6 +13,7 @@ Log-ratios are token means for language models (the normalisation the authors co
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 
@@ -29,7 +30,13 @@ from prefine.run import Run
     family="objective", paper="arXiv 2310.12036", on_worlds={"lr": 1e-3, "epochs": 2, "tau": 0.5},
 )  # fmt: skip
 def ipo(
-    run: Run, policy: PolicyHandle, pairs: Contrasts, *, tau: float = 0.1, mean: bool = True, target: str = "hard"
+    run: Run,
+    policy: PolicyHandle,
+    pairs: Contrasts,
+    *,
+    tau: float = 0.1,
+    mean: bool = True,
+    target: Literal["hard", "preference", "win"] = "hard",
 ) -> PolicyHandle:
     """Regress the gap of log-ratios on 1/(2 tau): regularised even when every label is certain.
 
