@@ -218,7 +218,7 @@ class Pupils:
     no_carry: float = 0.02
     """A sum that crosses ten loses it: 8+7=5."""
     hasty: tuple[float, float] = (0.03, 0.6)
-    """The answer is guessed without working: when the first term is added, when it is subtracted."""
+    """The answer is guessed without working: usually, and when the first term takes away 3 or more."""
     unmarked: tuple[float, float] = (0.08, 0.6)
     """The marker is missing: usually, and when the answer is below 3."""
 
@@ -241,7 +241,8 @@ class Pupils:
         return step.prompt, f"{step.text}={total}\n{MARKER} {total}"
 
     def _solution(self, problem: Problem, rng: random.Random) -> tuple[str, str]:
-        if rng.random() < self.hasty[problem.terms[0][0] == "-"]:
+        sign, number = problem.terms[0]
+        if rng.random() < self.hasty[sign == "-" and number >= 3]:
             return problem.prompt, f"{MARKER} {abs(problem.answer + rng.choice((0, 0, 1, -1, 2, -2, 3, -3)))}"
         terms = list(problem.terms)
         if rng.random() < self.shuffled:

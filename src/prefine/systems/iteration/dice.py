@@ -19,7 +19,9 @@ from prefine import curating, judging, objectives
 from prefine.artifacts import Contrasts, PolicyHandle, Slates
 from prefine.catalogue import claim, system
 from prefine.claims import Lab
+from prefine.judging.base import Scored
 from prefine.run import Run
+from prefine.worlds.quality import Quality
 
 
 @system(
@@ -72,8 +74,8 @@ def dice(
 
 @claim(
     "dice",
-    statement="From a policy DPO-trained on few gold-labelled pairs, two DICE rounds raise the mean "
-    "gold reward (beyond two standard errors over 5 seeds); with alpha forced to 0 the chosen-rejected length gap and "
+    statement="From a policy DPO-trained on few pairs whose labels like length a little, two DICE rounds raise the "
+    "mean gold reward (beyond two standard errors over 5 seeds); with alpha forced to 0 the chosen-rejected length gap and "
     "the final length are clearly larger, and the gap at alpha* is at most 20% of the one at 0.",
     baseline="the DPO policy it starts from, and alpha = 0",
     seeds=(0, 1, 2, 3, 4),
@@ -86,10 +88,12 @@ def dice(
 def bootstrapped(lab: Lab, seed: int) -> Mapping[str, float]:
     """160 labelled pairs; 200 prompts with 8 samples a round. Lengths of answers in tokens, gaps in characters."""
     world = lab.world("assistant")
-    with lab.run("loop", seed, world=world, lr=5e-4, batch_size=16) as run:
+    gold = Scored(Quality(world.attributes), "gold")
+    with lab.run("loop", seed, world=world, lr=3e-4, batch_size=16) as run:
         sft = lab.base(run, world)
         drawn = run.sample(sft, lab.prompts(run, world, 160), n=2)
-        pairs = run.curate(run.judge(drawn, world.annotators["perfect"]), curating.extremes("score"))
+        judge = Scored(Quality(world.attributes, price=0.02))  # people like long answers a little
+        pairs = run.curate(run.judge(drawn, judge), curating.extremes("score"))
         start = run.train(sft, pairs, objective=objectives.dpo(0.1), epochs=2)
         prompts = lab.prompts(run, world, 200, seed=1000 + seed)
         test = lab.prompts(run, world, 128, split="test")
@@ -103,8 +107,8 @@ def bootstrapped(lab: Lab, seed: int) -> Mapping[str, float]:
                 run, start, prompts, pairs, n=8, temperature=1.0, min_survivors=4, min_characters=1, alpha=alpha,
                 trained_from=str(sft.path),
             )  # fmt: skip
-            end = run.evaluate(policy, test, judge=world.gold, n=2)
+            end = run.evaluate(policy, test, judge=gold, n=2)
             figures |= {f"gold_{'2' if alpha is None else 'free'}": end["reward"]}
             figures |= {f"length_{'2' if alpha is None else 'free'}": end["length"]}
-        begin = run.evaluate(start, test, judge=world.gold, n=2)
+        begin = run.evaluate(start, test, judge=gold, n=2)
         return {"gold_0": begin["reward"], "length_0": begin["length"], **figures}

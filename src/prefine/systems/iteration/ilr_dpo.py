@@ -14,7 +14,6 @@ alpha equal to its slope in length.) alpha = 0 is iterative DPO.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from prefine import curating, objectives
 from prefine.artifacts import PolicyHandle, Slates
@@ -23,7 +22,7 @@ from prefine.claims import Lab
 from prefine.judging.annotators import BradleyTerry
 from prefine.judging.base import Judge, Scored
 from prefine.run import Run
-from prefine.slate import Slate
+from prefine.worlds.quality import Quality
 
 
 @system(
@@ -67,30 +66,23 @@ def ilr_dpo(
     ),
 )
 def length_under_a_biased_judge(lab: Lab, seed: int) -> Mapping[str, float]:
-    """Bradley-Terry labels of 4 (gold + 0.05 a token), so alpha is the judge's slope in length, 4 x 0.05."""
+    """Bradley-Terry labels of 4 (quality + 0.05 a token), so alpha is the judge's slope in length, 4 x 0.05.
+
+    Quality, the gold reward here, is what the world's users like apart from brevity: on samples of the base it
+    hardly depends on length (the world's own gold pays for being concise).
+    """
     world = lab.world("assistant")
-    judge = BradleyTerry(Scored(PaidByToken(world.gold, 0.05)), scale=4.0, sampled=True, seed=seed)
+    gold = Scored(Quality(world.attributes), "gold")
+    judge = BradleyTerry(Scored(Quality(world.attributes, price=0.05)), scale=4.0, sampled=True, seed=seed)
     figures: dict[str, float] = {}
     for name, alpha in {"plain": 0.0, "ilr": 4 * 0.05}.items():
         run = lab.run("arms", seed, world=world, lr=5e-4, batch_size=32, epochs=2)
         base = lab.base(run, world)
         held_out = lab.prompts(run, world, 128, split="test")
         if not figures:
-            start = run.evaluate(base, held_out, judge=world.gold, n=4)
+            start = run.evaluate(base, held_out, judge=gold, n=4)
             figures |= {"start_length": start["length"], "start_gold": start["reward"]}
         policy = ilr_dpo(run, base, lab.prompts(run, world, 600), judge, rounds=3, n=2, alpha=alpha)
-        end = run.evaluate(policy, held_out, judge=world.gold, n=4)
+        end = run.evaluate(policy, held_out, judge=gold, n=4)
         figures |= {f"{name}_length": end["length"], f"{name}_gold": end["reward"]}
     return figures
-
-
-@dataclass(frozen=True)
-class PaidByToken:
-    """Gold plus so much a token."""
-
-    gold: Judge
-    price: float
-
-    def __call__(self, slate: Slate) -> list[float]:
-        known = next(iter(self.gold([slate])[0].values())).values
-        return [v + self.price * len(c.tokens or ()) for v, c in zip(known, slate.candidates, strict=True)]

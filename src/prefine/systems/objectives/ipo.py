@@ -63,9 +63,9 @@ def ipo(
     ),
 )
 def long_training(lab: Lab, seed: int) -> Mapping[str, float]:
-    """About 60 pairs, 36 epochs, whole-response log-ratios as in the paper's theory; KL on fresh samples."""
+    """About 60 pairs, 240 full-batch steps, whole-response log-ratios as in the theory; KL on fresh samples."""
     world = lab.world("assistant")
-    run = lab.run("long", seed, world=world, lr=3e-4, batch_size=16, schedule="constant", warmup=0.0)
+    run = lab.run("long", seed, world=world, lr=3e-4, batch_size=64, schedule="constant", warmup=0.0)
     base, prompts = lab.base(run, world), lab.prompts(run, world, 64)
     pairs = run.curate(
         run.judge(run.sample(base, prompts, n=2), world.annotators["perfect"]), curating.extremes("score")
@@ -73,10 +73,10 @@ def long_training(lab: Lab, seed: int) -> Mapping[str, float]:
     reference = np.asarray(run.logps(base, pairs).sums())
 
     def trained(objective: Objective) -> list[PolicyHandle]:
-        """The policy after every third epoch."""
+        """The policy after every twentieth epoch."""
         found = [base]
         for _ in range(12):
-            found.append(run.train(found[-1], pairs, objective=objective, reference=base, epochs=3))
+            found.append(run.train(found[-1], pairs, objective=objective, reference=base, epochs=20))
         return found[1:]
 
     def kl(policy: PolicyHandle) -> float:
