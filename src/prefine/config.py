@@ -153,7 +153,9 @@ def _explained(error: Any, file: Path | None) -> InputError:
             file=file,
         )
     wanted = error["msg"].replace("Input should be", "it should be")
-    return InputError(f"{where}={error['input']!r} cannot be used: {wanted}", remedy=f"correct {where}", file=file)
+    right = error["msg"].removeprefix("Input should be ").split(",")[0]
+    remedy = f"give {right}" if right.startswith(("a ", "an ")) else f"give {path[-1]} a value {right}"
+    return InputError(f"{where}={error['input']!r} cannot be used: {wanted}", remedy=remedy, file=file)
 
 
 def _no_field(path: list[str], file: Path | None) -> InputError:

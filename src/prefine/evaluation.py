@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,8 @@ class Yardstick:
     pairs: Contrasts | None = None
     n: int = 1
     temperature: float = 1.0
+    unit: str = "logp"
+    """What the policy's numbers on held-out pairs are: log-probabilities, or rewards of a reward model."""
 
     def measure(self, run: Run, policy: PolicyHandle, name: str = "held-out") -> dict[str, float]:
         """Figures of the policy, written to the run's logs as one row."""
@@ -44,7 +46,7 @@ class Yardstick:
         if self.prompts is not None:
             figures |= _samples(run, policy, self.prompts, self.judge, self.start, self.n, self.temperature)
         if self.pairs is not None:
-            figures |= _pairs(run, policy, self.start, self.pairs)
+            figures |= PAIRS[self.unit](run, policy, self.start, self.pairs)
         run.record("evaluations.jsonl", {"name": name, "key": policy.key, "figures": figures})
         return figures
 
@@ -93,7 +95,7 @@ def _samples(
                 )
         if start is not None and start.key != policy.key:
             points = run.curate(after, every_candidate, label="held-out samples as points")
-            own, other = run.logps(policy, points).sums(), run.logps(start, points).sums()
+            own, other = (run.logps(p, points, label="score held-out samples").sums() for p in (policy, start))
             kl = [o[0] - s[0] for o, s in zip(own, other, strict=True)]
             figures |= _mean("kl", [float(np.mean(kl[i : i + n])) for i in range(0, len(kl), n)])
     if before is not None:
@@ -120,6 +122,21 @@ def _pairs(run: Run, policy: PolicyHandle, start: PolicyHandle, pairs: Contrasts
         figures |= _mean("pair_margin", margin)
         figures |= _mean("pair_accuracy", np.where(margin == 0, 0.5, margin > 0).astype(float))
     return figures
+
+
+def _rewarded(run: Run, model: PolicyHandle, start: PolicyHandle, pairs: Contrasts) -> dict[str, float]:
+    """How a reward model ranks held-out pairs; nothing here is a log-probability."""
+    with _outside_rounds(run):
+        reward = np.asarray(run.logps(model, pairs, label="score held-out pairs").sums())
+    figures = {**_mean("pair_chosen_reward", reward[:, 0]), **_mean("pair_rejected_reward", reward[:, 1])}
+    margin = reward[:, 0] - reward[:, 1]
+    return figures | _mean("pair_accuracy", np.where(margin == 0, 0.5, margin > 0).astype(float))
+
+
+PAIRS: Mapping[str, Callable[[Run, PolicyHandle, PolicyHandle, Contrasts], dict[str, float]]] = {
+    "logp": _pairs,
+    "reward": _rewarded,
+}
 
 
 def beats(ours: Sequence[float | None], theirs: Sequence[float | None]) -> float:

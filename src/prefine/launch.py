@@ -108,7 +108,7 @@ def _measured(run: Run, policy: PolicyHandle) -> dict[str, float]:
     from prefine.policies.reward_model import RewardModel
 
     if run.yardstick is not None and kind_of(policy.path) == RewardModel.kind:
-        run.yardstick = dataclasses.replace(run.yardstick, start=policy, prompts=None)
+        run.yardstick = dataclasses.replace(run.yardstick, start=policy, prompts=None, unit="reward")
     return run.watch(policy)
 
 

@@ -238,9 +238,10 @@ class Run:
             return {"slates": len(slates), "labels": given, "abstained": abstained}
 
         path = self._make("judge", key, make, label=label or f"judge {_name(judge)}", total=len(slates))
-        abstained = self.store.manifest(key)["figures"]["abstained"]
-        if abstained:
-            self.progress.say(f"judge {_name(judge)} abstained on {abstained} candidates")
+        found = self.store.manifest(key)["figures"]
+        if abstained := found["abstained"]:
+            who = re.sub(r"^(?!.*\bjudge\b)", "judge ", _name(judge))
+            self.progress.say(f"{who} abstained on {'' if found['labels'] else 'all '}{abstained} candidates")
         return slates_at(key, path)
 
     def curate(
@@ -270,7 +271,7 @@ class Run:
             raise InputError(
                 f"{_name(curator)} found no lesson in {total} rows",
                 remedy="sample more or more varied candidates (n, temperature), or check what the judge says of "
-                "them: when all score alike there is nothing to prefer",
+                "them: when all score alike there is nothing to prefer, and responses cut at max_tokens may not count",
             )
         return contrasts
 
@@ -349,7 +350,7 @@ class Run:
             learner = with_adapter(policy.fresh(), self.adapter, seed=settings_here.seed)
 
             def tell(row: Mapping[str, float]) -> None:
-                stage.update(len(contrasts) * row["step"] / max(row["steps"], 1), **row)
+                stage.update(row["step"], **row)
                 self.track(row)
 
             result = train(
@@ -362,7 +363,7 @@ class Run:
             return {"contrasts": len(contrasts), "steps": result.steps, "tokens": _tokens(rows)}
 
         title = label or "train"
-        path = self._make("train", key, make, label=title, total=len(contrasts))
+        path = self._make("train", key, make, label=title, total=settings_here.steps(len(contrasts)))
         for row in read_jsonl(path / "metrics.jsonl"):
             append_json(self.dir / "metrics.jsonl", {"key": key, "label": title, "round": self.round, **row})
         return PolicyHandle(key, path, self.placement)

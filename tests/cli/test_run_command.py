@@ -147,7 +147,9 @@ def test_a_loop_with_a_judge(good: Path, tmp_path: Path, capsys: pytest.CaptureF
 def test_a_reward_model_becomes_a_judge(good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     judge = tmp_path / "judge"
     ran(capsys, "reward-model", *own(good, judge), "--epochs", "3")
-    assert last(judge)["pair_ranking_accuracy"] == 1.0 and "kl" not in last(judge)
+    figures = last(judge)
+    assert figures["pair_accuracy"] == 1.0 and figures["pair_chosen_reward"] > figures["pair_rejected_reward"]
+    assert not {"kl", "pair_chosen_logp", "pair_ranking_accuracy"} & set(figures), "a reward is no log-probability"
     words = ["--model", str(good / "model"), "--prompts", str(good / "prompts.jsonl"), "--rounds", "1", "--n", "2"]
     ran(
         capsys, "iterate", *words, "--judge", f"reward-model:{judge / 'policy'}", "--out", str(tmp_path / "run"), *QUICK

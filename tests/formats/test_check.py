@@ -157,7 +157,7 @@ def test_rendering_says_it_all_and_takes_no_markup_from_data(tmp_path: Path) -> 
     assert "2 of 15 rows can be read" in text
     assert "d.jsonl:3: not JSON" in " ".join(text.split()).replace("d. jsonl", "d.jsonl")
     assert "... and 2 more" in text and "remedy" in text
-    assert "serves recipes that ask for: demos, labels, pairs, prompts" in text
+    assert "serves as: demos, labels, pairs, prompts" in text
     assert "[red]" in text and "\x1b" not in text
 
 

@@ -45,6 +45,20 @@ def test_momentum_on_trained_iterates_follows_its_recursion(bandit: tuple[Run, P
         policy = run.merge({trained: 1 + ALPHA, last: -ALPHA})
 
 
+def test_without_momentum_the_coefficients_count_rounds(bandit: tuple[Run, PolicyHandle, np.ndarray]) -> None:
+    """alpha = 0: c_t = t, plain iteration; and with momentum c_T is its closed sum."""
+    run, start, reward = bandit
+    base = start.load().logp_PA().detach()  # type: ignore[attr-defined]
+    policy = trained = start
+    for t in range(1, 5):
+        last, trained = trained, exactly_solved(run, policy, reward, f"plain-{t}")
+        want = (base + t * torch.as_tensor(reward) / BETA).log_softmax(-1)
+        assert torch.allclose(trained.load().logp_PA(), want, atol=1e-10)  # type: ignore[attr-defined]
+        policy = run.merge({trained: 1.0, last: -0.0})
+    for T in range(1, 7):
+        assert sum((1 - ALPHA**k) / (1 - ALPHA) for k in range(1, T + 1)) == pytest.approx(C[T - 1])
+
+
 def test_momentum_against_the_extrapolated_policy_does_not(bandit: tuple[Run, PolicyHandle, np.ndarray]) -> None:
     run, start, reward = bandit
     base = start.load().logp_PA().detach()  # type: ignore[attr-defined]

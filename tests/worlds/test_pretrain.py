@@ -65,7 +65,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        made_once(tmp_path, "x", breaks, __name__)
+        made_once(tmp_path, "x", breaks, (__name__,))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -73,12 +73,12 @@ def test_who_comes_second_takes_what_is_there(tmp_path: Path) -> None:
     def second(directory: Path) -> None:
         """While this one is at work, another process finishes."""
         (directory / "who").write_text("second")
-        made_once(tmp_path, "x", first, __name__)
+        made_once(tmp_path, "x", first, (__name__,))
 
     def first(directory: Path) -> None:
         (directory / "who").write_text("first")
 
-    made = made_once(tmp_path, "x", second, __name__)
+    made = made_once(tmp_path, "x", second, (__name__,))
     assert (made / "who").read_text() == "first"
     assert [p.name for p in tmp_path.iterdir()] == [made.name]
 
@@ -86,4 +86,4 @@ def test_who_comes_second_takes_what_is_there(tmp_path: Path) -> None:
 def test_no_place_to_write_is_a_stop_and_not_a_traceback(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RunStopped, match="could not write the base policy"):
-        made_once(tmp_path / "file", "x", lambda directory: None, __name__)
+        made_once(tmp_path / "file", "x", lambda directory: None, (__name__,))

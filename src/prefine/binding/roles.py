@@ -25,6 +25,11 @@ class InRole:
     judge: Judge
     role: str
 
+    @property
+    def __name__(self) -> str:
+        """What messages and progress call it: as they call the judge itself."""
+        return str(getattr(self.judge, "__name__", None) or type(self.judge).__name__)
+
     def spoken_by(self, policy: Any) -> InRole:
         """For judges that are the policy itself."""
         return InRole(spoken_by(self.judge, policy), self.role)

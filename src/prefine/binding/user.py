@@ -171,8 +171,17 @@ class UserSource:
         return run.slates(chosen, label="prompts")
 
     def lessons(self, run: Run, curator: Any) -> Any:
-        slates = run.slates(self.training(self.data), label="data")
+        slates = run.slates(self._few(), label="data")
         return run.curate(slates, curator)
+
+    def _few(self) -> Iterator[Slate]:
+        """The data to learn from: all that is not held out, or that of ``--train-prompts`` prompts."""
+        if self.given.train_prompts is None:
+            return self.training(self.data)
+        places = sorted({place(slate) for slate in self.training(self.data)})
+        count = min(self.given.train_prompts, len(places))
+        kept = frozenset(random.Random(f"prompts {self.config.seed}").sample(places, count))
+        return (slate for slate in self.training(self.data) if place(slate) in kept)
 
 
 # --- curators over data as it came ------------------------------------------------------------------------

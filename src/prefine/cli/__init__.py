@@ -6,13 +6,14 @@ Everything heavy is imported inside the commands, so that ``prefine --help`` ans
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from prefine.cli import data, looking, running, serving, systems, worlds
-from prefine.cli.console import INTERRUPTED, explain
+from prefine.cli.console import INTERRUPTED, explain, note
 
 app = typer.Typer(
     name="prefine",
@@ -50,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    if not debug:
+        warnings.showwarning = note
     try:
         result = app(words, prog_name="prefine", standalone_mode=False)
         if result == INTERRUPTED:  # typer has caught it already

@@ -66,6 +66,22 @@ def explain(error: BaseException, *, debug: bool = False) -> int:
     return 1
 
 
+_NOTED: set[str] = set()
+
+
+def note(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
+    """A warning as one line, once. What libraries say to programmers (deprecations) is kept for --debug."""
+    text = str(message)
+    if issubclass(category, FutureWarning | DeprecationWarning | PendingDeprecationWarning) or text in _NOTED:
+        return
+    from prefine.secrets import redact
+
+    _NOTED.add(text)
+    err().print(Text.assemble(("note: ", "bold yellow"), redact(text)))
+
+
 def _message(message: str, remedy: str) -> None:
     from prefine.secrets import redact
 

@@ -37,10 +37,12 @@ def check(
     from prefine import formats
 
     report = formats.check(file, format, columns=_columns(columns), tokenizer=model, limit=limit)
+    uses = _systems(formats.serves(report))
     if json:
-        console.print_json(report.to_json())
+        console.print_json({**report.to_json(), "systems": dict(uses)})
     else:
         console.out().print(formats.render(report))
+        _tell_systems(uses)
     if not report.ok:
         raise typer.Exit(2)
 
@@ -76,6 +78,35 @@ def convert(
         console.print_json(done.to_json())
     else:
         console.out().print(formats.render_conversion(done))
+
+
+def _systems(served: set[str]) -> list[tuple[str, list[str]]]:
+    """(how the file is used, by which systems), those that learn most from it first."""
+    from prefine import catalogue
+
+    found: dict[str, list[str]] = {}
+    for system in catalogue.systems() if served else ():
+        takes = {name for name in system.inputs if name not in system.optional} - {"policy"}
+        if takes & served and takes - served <= INSTEAD.keys() - {"verifier"}:
+            use = "learn from it" if (takes & served) - {"prompts"} else "answer its prompts"
+            more = sorted({INSTEAD[name] for name in takes & INSTEAD.keys()})
+            found.setdefault(", ".join([use, *(f"with {flag}" for flag in more)]), []).append(system.key)
+    return sorted(found.items(), key=lambda item: (not item[0].startswith("learn"), len(item[0])))
+
+
+INSTEAD = {"judge": "--judge", "preference": "--judge", "verifier": "--judge verifier"}
+"""What is never in the file itself -> the flag that gives it. Answers for a verifier have to be in the file."""
+
+
+def _tell_systems(uses: list[tuple[str, list[str]]]) -> None:
+    from rich.text import Text
+
+    out = console.out()
+    out.print()
+    for use, keys in uses:
+        out.print(Text(f"systems that {use}: {', '.join(keys)}"))
+    if not uses:
+        out.print(Text("no system can use it"))
 
 
 def _columns(text: str | None) -> dict[str, str] | None:

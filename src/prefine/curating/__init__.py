@@ -2,7 +2,8 @@
 
 extremes     extremes, max_min, max_random, max_max, max_min_p, random_pairs, best_worst_of, sweet_spot
 pairs        all_pairs, ranked
-verified     verified_pairs, correct_pairs, vote_pairs; concentrated keeps slates whose votes agree
+verified     verified_pairs, correct_pairs, vote_pairs; checked_else: checks where there are answers, votes
+             elsewhere; concentrated keeps slates whose votes agree
 process      process_pairs, step_points: for a process reward model
 win_rates    win_rate_pairs
 lengths      length_balanced, length_matched
@@ -36,7 +37,7 @@ from prefine.curating.points import as_points, labelled, mismatched, points
 from prefine.curating.process import process_pairs, step_points
 from prefine.curating.replay import mix, replay_counts, replay_mix
 from prefine.curating.temporal import future_pair, past_pair, temporal_future, temporal_past
-from prefine.curating.verified import concentrated, correct_pairs, verified_pairs, vote_pairs
+from prefine.curating.verified import checked_else, concentrated, correct_pairs, verified_pairs, vote_pairs
 from prefine.curating.win_rates import win_rate_pairs, win_rates
 
 FACTORIES: Mapping[str, Callable[..., Curator]] = {
@@ -84,6 +85,7 @@ __all__ = [
     "as_points",
     "balanced_penalty",
     "best_worst_of",
+    "checked_else",
     "concentrated",
     "correct_pairs",
     "extremes",

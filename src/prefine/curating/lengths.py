@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from prefine.curating.reading import best, characters, column, tokens, worst
+from prefine.errors import InputError
 from prefine.registry import at_least
 from prefine.slate import Contrast, Slate, pair
 
@@ -42,6 +43,11 @@ class LengthBalanced:
     def survivors(self, slates: Iterable[Slate]) -> Iterator[tuple[Slate, dict[int, float], dict[int, int]]]:
         """(slate, rewards, lengths) of the prompts that keep enough responses."""
         for slate in slates:
+            if len(slate.leaves()) < self.min_survivors:
+                raise InputError(
+                    f"{len(slate.leaves())} responses a prompt can never leave min_survivors={self.min_survivors}",
+                    remedy="sample more (n), or ask for fewer (min_survivors)",
+                )
             lengths = {i: characters(slate, i) for i in slate.leaves()}
             values = {
                 i: v

@@ -51,7 +51,9 @@ class StepPoints:
                 cut = fmean(values) if values else 0.0
                 for at, text in enumerate(prefixes):
                     if verdict > 0 or not values or values[at] <= cut:
-                        yield point(Slate(slate.prompt, (Candidate(text),), meta=slate.meta), 0, verdict > 0)
+                        # "length": a step is not the end of the response, and is judged without an end token too.
+                        step = Candidate(text, stop="length")
+                        yield point(Slate(slate.prompt, (step,), meta=slate.meta), 0, verdict > 0)
 
 
 def process_pairs(outcome: str = "verified", process: str = "score") -> ProcessPairs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from math import floor
 
 from prefine.curating.base import Curator
 from prefine.registry import between
-from prefine.slate import Contrast, Slate
+from prefine.slate import Contrast, Slate, prompt_to_json
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,10 @@ def mix(generated: Sequence[Contrast], offline: Sequence[Contrast], gamma: float
     One contrast a prompt; in random order. If too few offline prompts are left over, all of them are taken.
     Values that not all contrasts have are dropped, as nothing could be learnt from them consistently.
     """
-    n_generated, n_offline = replay_counts(len(offline), len(generated), gamma)
-    first = _one_a_prompt(generated, rng, set())[:n_generated]
-    taken = {contrast.slate.id for contrast in first}
+    unique = _one_a_prompt(generated, rng, set())
+    n_generated, n_offline = replay_counts(len(offline), len(unique), gamma)
+    first = unique[:n_generated]
+    taken = {_prompt(contrast) for contrast in first}
     second = _one_a_prompt(offline, rng, taken)[:n_offline]
     mixed = [*first, *second]
     rng.shuffle(mixed)
@@ -58,10 +60,15 @@ def _one_a_prompt(contrasts: Sequence[Contrast], rng: random.Random, without: se
     found = dict.fromkeys(without)
     kept = []
     for contrast in (contrasts[i] for i in order):
-        if contrast.slate.id not in found:
-            found[contrast.slate.id] = None
+        if _prompt(contrast) not in found:
+            found[_prompt(contrast)] = None
             kept.append(contrast)
     return kept
+
+
+def _prompt(contrast: Contrast) -> str:
+    """The prompt itself: in two files the same one may have two ids."""
+    return json.dumps(prompt_to_json(contrast.slate.prompt), sort_keys=True)
 
 
 def _common_values(contrasts: list[Contrast]) -> list[Contrast]:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from prefine.curating.base import Curator
 from prefine.curating.reading import column, of_role, tokens
 from prefine.registry import at_least, between
 from prefine.slate import Contrast, Slate, pair
@@ -66,7 +67,8 @@ class VotePairs:
 
     V(y) is the column ``by``: the votes for y's final answer among the k responses of the role ``voters``
     (None: all). A prompt is kept when V(y+) >= tau k; its weight is (V(y+) - V(y-))/k; equal votes give no
-    pair (their weight would be 0). Which of several with the same votes is taken is random.
+    pair (their weight would be 0). Which of several with the same votes is taken is random. The chosen is
+    always a voter; the others only add to those that can be rejected.
     """
 
     tau: float = 0.5
@@ -76,14 +78,30 @@ class VotePairs:
     def __call__(self, slates: Iterable[Slate], rng: random.Random) -> Iterator[Contrast]:
         for slate in slates:
             votes = column(slate, self.by)
-            k = len(of_role(slate, votes, self.voters))
-            most, least = max(votes.values(), default=0.0), min(votes.values(), default=0.0)
+            voting = of_role(slate, votes, self.voters)
+            k = len(voting)
+            most, least = max(voting.values(), default=0.0), min(votes.values(), default=0.0)
             # A hair of tolerance: 0.7 * 10 is not 7 in floating point.
-            if most == least or most < self.tau * k - 1e-9:
+            if not voting or most == least or most < self.tau * k - 1e-9:
                 continue
-            chosen = rng.choice([i for i, v in votes.items() if v == most])
+            chosen = rng.choice([i for i, v in voting.items() if v == most])
             rejected = rng.choice([i for i, v in votes.items() if v == least])
             yield pair(slate, chosen, rejected, weight=(most - least) / k)
+
+
+@dataclass(frozen=True)
+class CheckedElse:
+    """Slates that were checked against a gold answer give right-against-wrong pairs; the others go to ``votes``.
+
+    The semi-supervised form of ScPO: w = 1 where the answer is known, the vote margin where it is not.
+    """
+
+    votes: Curator
+    by: str = "verified"
+
+    def __call__(self, slates: Iterable[Slate], rng: random.Random) -> Iterator[Contrast]:
+        for slate in slates:
+            yield from (CorrectPairs(self.by) if column(slate, self.by) else self.votes)([slate], rng)
 
 
 @dataclass(frozen=True)
@@ -109,6 +127,11 @@ def verified_pairs(by: str = "verified", max_tokens: int = 2048) -> VerifiedPair
 def correct_pairs(by: str = "verified") -> CorrectPairs:
     """A random right answer against a random one that is not."""
     return CorrectPairs(by)
+
+
+def checked_else(votes: Curator, by: str = "verified") -> CheckedElse:
+    """Right against wrong where the answer is known, another curator's pairs where it is not."""
+    return CheckedElse(votes, by)
 
 
 def vote_pairs(tau: float = 0.5, by: str = "votes", voters: str | None = None) -> VotePairs:

@@ -23,7 +23,7 @@ class WinRatePairs:
 
     def __call__(self, slates: Iterable[Slate], rng: random.Random) -> Iterator[Contrast]:
         for slate in slates:
-            P = slate.column(self.table)
+            P = preferences(slate, self.table)
             if len(P) < 2:
                 continue
             win = win_rates(P)
@@ -34,6 +34,15 @@ class WinRatePairs:
             chosen, rejected = best(known), worst(known)
             if known[chosen] > known[rejected]:
                 yield pair(slate, chosen, rejected, win=(win[chosen], win[rejected]), preference=P[chosen][rejected])
+
+
+def preferences(slate: Slate, table: str) -> tuple[tuple[float, ...], ...]:
+    """The table, or where a judge only scored, p_ij = sigma(s_i - s_j) of its scores, as SPPO's release does."""
+    from prefine.judging import BradleyTerryTable
+
+    if table in slate.feedback or "score" not in slate.feedback or None in slate.column("score"):
+        return slate.column(table)
+    return BradleyTerryTable("score")([slate])[0]["preference"].values
 
 
 def win_rates(P: tuple[tuple[float, ...], ...] | list[list[float]]) -> list[float]:

@@ -35,7 +35,7 @@ from prefine.engine.tree import Tree
 
 NAME = "prefine_tree"
 
-BLOCK = 256
+BLOCK = 128
 """A causal piece longer than this is halved: the CPU kernel computes what the causal mask hides within a block."""
 
 Piece = tuple[int, int, int, int]
@@ -265,7 +265,9 @@ def attend(
     window = sliding_window if sliding_window is not None and layout.depth > sliding_window else None
     plain = window is None and softcap is None and s_aux is None
     if plain and query.device.type == "cpu" and _FORWARD is not None and query.shape[-1] == value.shape[-1]:
-        return TreeAttention.apply(query, key, value, layout, scale), None
+        kind = "cpu"
+        narrow = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else value.dtype
+        return TreeAttention.apply(query.to(narrow), key.to(narrow), value.to(narrow), layout, scale), None
     return by_path(query, key, value, layout, scale, window=window, cap=softcap, sinks_H=s_aux), None
 
 
@@ -293,7 +295,7 @@ def in_tree(module: nn.Module, layout: Layout, calls: list[int | None] | None = 
     register()
     configs = {id(c): c for m in module.modules() if (c := getattr(m, "config", None)) is not None}
     before = {i: vars(c)["_attn_implementation_internal"] for i, c in configs.items() if _has_choice(c)}
-    again = [m for m in module.modules() if getattr(m, "gradient_checkpointing", False)]
+    again: list[Any] = [m for m in module.modules() if getattr(m, "gradient_checkpointing", False)]
     again = [m for m in again if "_gradient_checkpointing_func" in vars(m)]
     saved = [vars(m)["_gradient_checkpointing_func"] for m in again]
 

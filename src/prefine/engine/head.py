@@ -4,8 +4,8 @@
 
 The vocabulary is walked in chunks with a running maximum and sum. Forward keeps two numbers a token; backward
 walks the chunks again, so that the gradient of W is written once and in place, and peak memory is tokens x chunk
-instead of tokens x vocabulary. A small problem keeps its probabilities instead, which saves the second walk's
-matrix multiply; a frozen head needs no second walk at all.
+instead of tokens x vocabulary. Up to a fixed amount of memory the probabilities are kept instead, which saves the
+second walk's matrix multiply; a frozen head needs no second walk at all.
 
 Shapes: M tokens, D hidden size, V vocabulary, C its part in one chunk.
 """
@@ -22,8 +22,8 @@ from torch import Tensor, nn
 CHUNK_NUMBERS = 1 << 22
 """Most numbers (tokens x vocabulary) that a chunk may have: 16 MB in float32."""
 
-KEPT_NUMBERS = 1 << 23
-"""Up to so many numbers in all, the probabilities are kept for the backward pass: 32 MB in float32."""
+KEPT_NUMBERS = 1 << 26
+"""So many probabilities are kept for the backward pass (256 MB in float32), those beyond are computed again."""
 
 LEAST_COLUMNS = 256
 """A chunk has at least so many columns, since narrower matrix multiplies are slow."""
@@ -88,7 +88,7 @@ class _Logp(torch.autograd.Function):
         for_hidden, for_weight, for_bias = ctx.needs_input_grad[:3]
         trained = for_weight or for_bias
         # cap'(z) depends on z, so a capped head is walked again.
-        keeps = trained and cap is None and len(hidden_MD) * len(weight_VD) <= keep
+        room = keep if trained and cap is None else 0
         averages = for_hidden and not trained and cap is None
         wide = _wide(hidden_MD.dtype)
         top_M = hidden_MD.new_full((len(target_M),), torch.finfo(wide).min, dtype=wide)
@@ -106,7 +106,8 @@ class _Logp(torch.autograd.Function):
             top_M = higher_M
             if mean_MD is not None:
                 mean_MD = mean_MD.mul_(shrink_M[:, None]).add_(p_MC.to(weight_VD.dtype) @ weight_VD[start:stop])
-            if keeps:
+            room -= p_MC.numel()
+            if room >= 0:
                 kept += [p_MC, higher_M]
         lse_M = top_M + sum_M.log()
         # Expected embedding of the next token, for a head that is not trained: d logp / d h = scale (W_y - mean).
@@ -114,7 +115,6 @@ class _Logp(torch.autograd.Function):
         if mean_MD is not None:
             slope_MD = (weight_VD[target_M] - mean_MD.div_(sum_M[:, None])).mul_(scale)
         ctx.problem = (scale, cap, chunk)
-        ctx.kept = len(kept)
         ctx.save_for_backward(hidden_MD, weight_VD, bias_V, target_M, lse_M, slope_MD, *kept)
         return hit_M - lse_M
 
@@ -135,7 +135,7 @@ class _Logp(torch.autograd.Function):
         for i, (start, stop) in enumerate(problem.chunks()):
             # d logp_y / d z_v = [v = y] - p_v
             slope_MC: Tensor | None = None
-            if kept:
+            if 2 * i < len(kept):
                 p_MC, top_M = kept[2 * i : 2 * i + 2]
                 d_MC = p_MC * (-grad_M * (top_M - lse_M).exp_())[:, None]
             else:

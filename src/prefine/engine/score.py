@@ -45,7 +45,7 @@ def logp_of(
     *,
     width: int | None = None,
     with_prompt: bool = False,
-    route: str = "padded",
+    route: str = "auto",
 ) -> tuple[Tensor, Tensor | None]:
     """((N, T) log-probability of every response token, (N,) sum over the prompt's tokens when asked for).
 

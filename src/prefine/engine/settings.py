@@ -24,6 +24,8 @@ class TrainSettings:
     """
 
     lr: float = 1e-5
+    """Learning rate at its highest. Unless given, `prefine run` takes 1e-6 on your own model (1e-5 with
+    --lora-rank) and 1e-3 on the worlds' tiny ones."""
     epochs: float = 1.0
     """Passes over the contrasts; 1.5 stops in the middle of the second."""
     max_steps: int | None = None
@@ -33,6 +35,7 @@ class TrainSettings:
     tokens_per_microbatch: int | None = 8192
     """Padded tokens a forward may have; decides memory and speed, never the loss. None: no cut."""
     optimizer: str = "adamw"
+    """adamw, adam, rmsprop, sgd or adafactor."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Of Adam and AdamW."""
     momentum: float = 0.0
@@ -40,17 +43,21 @@ class TrainSettings:
     weight_decay: float = 0.0
     """On matrices only; never on biases and norms."""
     schedule: str = "cosine"
+    """Of the learning rate after warm-up: constant, linear, cosine or inverse-sqrt."""
     warmup: float = 0.1
     """Share of the steps in which the learning rate rises to ``lr``."""
     clip: float | None = 1.0
     """Largest gradient norm; None: no clipping."""
     precision: str = "auto"
-    """Of the forward: "bfloat16" is autocast with weights kept as they are; "auto" is that on a GPU that has it."""
+    """Of the forward: float32; "bfloat16" is autocast with weights kept as they are; "auto" is that on a GPU
+    that has it."""
     gradient_checkpointing: bool = False
+    """Less memory for more time; the numbers stay the same."""
     dropout: bool = False
     """Off unless asked: a policy with dropout does not agree with its own reference at step 0."""
     seed: int = 0
     shuffle: bool = True
+    """A new order each epoch, decided by the seed; else as the contrasts come."""
     save_every: int = 50
     """Steps between checkpoints."""
     save_seconds: float | None = 300.0
@@ -58,7 +65,9 @@ class TrainSettings:
     log_every: int = 1
     """Steps between rows of metrics; a row is the mean over its steps."""
     max_length: int | None = None
+    """Tokens a row may have, prompt and response together; what is over is cut."""
     max_prompt: int | None = None
+    """Tokens a prompt may have; older ones are cut."""
 
     def __post_init__(self) -> None:
         if isinstance(self.betas, list):  # from YAML or JSON

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -74,7 +75,7 @@ def grow(paths: Sequence[Sequence[int]], worth: int = WORTH_SHARING) -> list[Tre
     """
     order = sorted((n for n in range(len(paths)) if len(paths[n]) > 0), key=lambda n: tuple(paths[n]))
     ids = [np.asarray(paths[n], dtype=np.int64) for n in order]
-    shared = [0] + [_common(a, b) for a, b in zip(ids, ids[1:], strict=False)] + [0]
+    shared = [0] + [_common(a, b) for a, b in pairwise(ids)] + [0]
     return [_tree(order, ids, shared, *bounds, worth) for bounds in _roots(ids, shared, 0, len(ids), worth)]
 
 
@@ -88,7 +89,7 @@ def _split(ids: Sequence[np.ndarray], shared: Sequence[int], low: int, high: int
         return len(ids[low]), []
     depth = min(shared[low + 1 : high])
     marks = [low, *(i for i in range(low + 1, high) if shared[i] == depth), high]
-    return depth, list(zip(marks, marks[1:], strict=False))
+    return depth, list(pairwise(marks))
 
 
 def _is_worth(
@@ -258,12 +259,12 @@ def plant(
     scored: list[Scored] = []
     base = 0
     for tree, pairs, place in zip(trees, asks, places, strict=True):
-        unique, inverse = np.unique(np.concatenate(pairs, 1), axis=1, return_inverse=True)
-        for (k, count), inverses in zip(place, _cut(inverse.reshape(-1), [c for _, c in place]), strict=True):
-            assert count == len(inverses)
+        column, target = np.concatenate(pairs, 1)
+        unique, inverse = np.unique(column << 32 | target, return_inverse=True)
+        for (k, _), inverses in zip(place, _cut(inverse.reshape(-1), [count for _, count in place]), strict=True):
             which[k] = inverses + base
-        scored.append(Scored(tree, unique[0], unique[1]))
-        base += unique.shape[1]
+        scored.append(Scored(tree, unique >> 32, unique & 0xFFFFFFFF))
+        base += len(unique)
     return Forest(
         tuple(scored),
         np.concatenate(which or [np.zeros(0, np.int64)]),

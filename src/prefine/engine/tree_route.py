@@ -37,18 +37,18 @@ def tree_logp(
     if why is not None:
         raise NotInTrees(f"{type(model).__name__} cannot go in prefix trees: {why}")
     forest = plant(rows, with_prompt=with_prompt) if forest is None else forest
+    if not forest.scored:  # nothing counts: zeros, but with a gradient
+        return score.padded_logp(model, rows, width, with_prompt=with_prompt)
     device = next(model.parameters()).device
     head = score.output_head(model)
+    assert head is not None, "a model without one is refused"
     parts: list[Tensor] = []
     for scored in forest.scored:
         hidden_LD = forward_hidden(model, Layout.of(scored.tree))
         column_U, target_U = (torch.from_numpy(x).to(device) for x in (scored.column_U, scored.target_U))
         parts.append(score.head_logp(head, hidden_LD.index_select(0, column_U), target_U))
     which_M, row_M, slot_M = (torch.from_numpy(x).to(device) for x in (forest.which_M, forest.row_M, forest.slot_M))
-    like = next(model.parameters())
-    wide = torch.float64 if like.dtype == torch.float64 else torch.float32
-    logp_U = torch.cat(parts) if parts else torch.zeros(0, dtype=wide, device=device)
-    logp_M = logp_U.index_select(0, which_M)
+    logp_M = torch.cat(parts).index_select(0, which_M)
     r = forest.responses
     logp_NT = logp_M.new_zeros(len(rows), width).index_put((row_M[:r], slot_M), logp_M[:r])
     if not with_prompt:
@@ -179,7 +179,7 @@ def _size(model: nn.Module) -> tuple[int, int]:
         body = getattr(inner, "base_model", inner)
         looked_up = {id(m.weight) for m in body.modules() if isinstance(m, nn.Embedding)}
         weights = sum(p.numel() for p in body.parameters() if p.dim() > 1 and id(p) not in looked_up)
-        config = getattr(inner, "config", None)
+        config: Any = getattr(inner, "config", None)
         text = config.get_text_config() if hasattr(config, "get_text_config") else None
         _SIZES[model] = weights, int(getattr(text, "num_hidden_layers", 1) or 1)
     return _SIZES[model]

@@ -78,7 +78,7 @@ def _facts(report: DataReport) -> list[RenderableType]:
         lines.append(f"the better response is the longer one in {report.chosen_longer:.0%} of pairs")
     taught = ", ".join(f"{n:,} {name}" for name, n in report.lessons.items() if n)
     lines.append(f"gives: {taught or 'nothing'}")
-    lines.append(f"serves recipes that ask for: {', '.join(sorted(serves(report))) or 'nothing'}")
+    lines.append(f"serves as: {', '.join(sorted(serves(report))) or 'nothing'}")
     if report.unread:
         lines.append("kept but not used: " + ", ".join(sorted(report.unread)))
     return [Text(clean(line)) for line in lines]

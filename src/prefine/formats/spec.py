@@ -183,7 +183,7 @@ def no_format(row: JsonRow) -> tuple[str, str]:
 
 
 SUSPECTS: Mapping[str, tuple[str, ...]] = {
-    "prompts": ("chosen", "rejected", "completion", "response", "messages"),
+    "prompts": ("chosen", "rejected", "completion", "response", "messages", "ranked", "candidates"),
     "demos": ("label",),
     "pairs-implicit": ("prompt",),
 }
@@ -195,7 +195,7 @@ def suspect(row: JsonRow, found: Format) -> tuple[str, str] | None:
     for column in row:
         plain = str(column).lower().strip()
         for name in SUSPECTS.get(found.name, ()):
-            sides = name in ("chosen", "rejected", "response", "completion") and plain.startswith(name)
+            sides = name in ("chosen", "rejected", "response", "completion", "ranked") and plain.startswith(name)
             slip = SequenceMatcher(None, plain, name).ratio() >= (0.8 if name == "label" else 0.85)
             if (sides or slip) and (column != name or found.name == "prompts"):
                 return str(column), name
@@ -208,4 +208,4 @@ def _near(row: JsonRow, names: Iterable[str]) -> bool:
 
 
 def _needed(needs: Iterable[Sequence[str]]) -> str:
-    return ", ".join(names[0] for names in needs)
+    return ", ".join(dict.fromkeys(names[0] for names in needs))

@@ -52,7 +52,8 @@ class Noisy:
     With probability ``2 * rate`` the annotator does not look: the true scores are handed out to the
     candidates at random. Of two candidates with different gold scores, either is then above the other half
     the time, so any pair's label flips with probability exactly ``rate``: for two candidates as for many,
-    and for the best against the worst of a slate as for a random pair. A rate of 0.5 is pure noise.
+    and for the best against the worst of a slate as for a random pair. A rate of 0.5 is pure noise. (Where
+    several candidates share a score, a pair may become a tie instead, so fewer labels flip.)
     """
 
     gold: Judge

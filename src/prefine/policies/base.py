@@ -56,9 +56,13 @@ class Sampling:
 
     n: int = 1
     temperature: float = 1.0
+    """0 is greedy."""
     top_p: float = 1.0
+    """Only the likeliest tokens that together have this probability."""
     max_tokens: int = 256
+    """Tokens a response may have."""
     stop: tuple[str, ...] = ()
+    """Texts that end a response."""
 
 
 @runtime_checkable

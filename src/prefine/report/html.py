@@ -182,7 +182,8 @@ def _said_of_pairs(end: Evaluated) -> str:
         return ""
     unsure = right.se is not None and right.low <= 0.5 <= right.high
     chance = ", which chance alone could give" if unsure else ""
-    return f"At the {_at(end)} the policy ranks {right.value:.0%} of held-out pairs right{chance}"
+    who = "policy" if end.of("pair_chosen_reward") is None else "reward model"
+    return f"At the {_at(end)} the {who} ranks {right.value:.0%} of held-out pairs right{chance}"
 
 
 def _at(point: Evaluated) -> str:
@@ -248,7 +249,7 @@ def _table(points: Sequence[Evaluated]) -> dict[str, Any]:
 
 def _samples(record: Record) -> list[dict[str, Any]]:
     """Samples of the last round that has any, those that changed most first."""
-    if not record.samples:
+    if all(row.get("before") == row.get("after") for row in record.samples):  # a reward model; the start itself
         return []
     last = record.samples[-1].get("round")
     rows = []

@@ -1,16 +1,16 @@
 """The arithmetic world: small sums worked out step by step, with an answer that can be checked.
 
-A problem is a start and three signed terms, ``Problem: 7+5-8+6``. A solution takes the terms in any order, one
+A problem is a start and three signed terms, ``Problem: 4+5-3+2``. A solution takes the terms in any order, one
 step a line, and ends with the answer behind a marker::
 
-    7+5=12
-    12-8=4
-    4+6=10
-    #### 10
+    4+5=9
+    9-3=6
+    6+2=8
+    #### 8
 
-The base policy imitates pupils (``Pupils``) who slip, who like to skip the working when the first thing to do
-is a subtraction, and who often leave the marker out when the answer is small. So working things out is in
-reach, votes over samples beat the single greedy answer, and some answers cannot be read at all.
+The base policy imitates pupils (``Pupils``) who slip, who like to guess when the first thing to do is a
+subtraction, and who often leave the marker out when the answer is small. So working things out is in reach,
+votes over samples beat the single greedy answer, and some answers cannot be read at all.
 
 Verified is +1 for the right answer behind the marker, 0 for a wrong one, -1 where there is none; gold is 1 for
 right and else 0. Steps are checked one by one: a step is right when it goes on from the number before, uses a
@@ -18,8 +18,8 @@ term that is still open, and its sum is right. Everything is read by a small par
 is ever evaluated.
 
 The base can also write problems (for self-instruction): ``invent`` gives the prompt, ``Problem.parse`` reads
-what comes back. In the variant ``arithmetic:misled`` most pupils forget the carry (``8+7=5``), so the majority
-is wrong in the same way and methods that trust it go astray.
+what comes back. In the variant ``arithmetic:misled`` most pupils count one short when they add (``5+3=7``), so
+the majority is wrong in the same way and methods that trust it go astray.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Problem:
     @staticmethod
     def parse(text: str) -> Problem | None:
         """The problem that a text states, None if it states none (or one whose totals leave 0 .. TOP)."""
-        match = re.fullmatch(r"\s*(?:Problem:)?\s*(\d)((?:[+-][1-9]){1,4})\s*(?:Solution:)?\s*", text)
+        match = re.fullmatch(rf"\s*(?:Problem:)?\s*(10|\d)((?:[+-][1-{LARGEST}]){{1,4}})\s*(?:Solution:)?\s*", text)
         if match is None:
             return None
         problem = Problem(int(match[1]), tuple((s, int(n)) for s, n in re.findall(r"([+-])(\d)", match[2])))
@@ -215,10 +215,10 @@ class Pupils:
     """Solutions that take the terms in another order than written."""
     slip: float = 0.03
     """A step is off by one or two."""
-    no_carry: float = 0.02
-    """A sum that crosses ten loses it: 8+7=5."""
+    miscount: float = 0.02
+    """Adding 3 or more is one short, as if the first number counted too: 5+3=7."""
     hasty: tuple[float, float] = (0.03, 0.6)
-    """The answer is guessed without working: usually, and when the first term takes away 3 or more."""
+    """The answer is guessed without working: usually, and when the first term takes away 2 or more."""
     unmarked: tuple[float, float] = (0.08, 0.6)
     """The marker is missing: usually, and when the answer is below 3."""
 
@@ -236,13 +236,12 @@ class Pupils:
         """One step out of a problem, as a problem of its own."""
         at = rng.randrange(len(problem.terms))
         step = Problem(_totals(problem.start, problem.terms)[at], problem.terms[at : at + 1])
-        carry = self.no_carry >= 0.5 and _carries(step.start, step.terms[0])
-        total = step.answer - 10 * carry
+        total = step.answer - (self.miscount >= 0.5 and _tempting(step.terms[0]))
         return step.prompt, f"{step.text}={total}\n{MARKER} {total}"
 
     def _solution(self, problem: Problem, rng: random.Random) -> tuple[str, str]:
         sign, number = problem.terms[0]
-        if rng.random() < self.hasty[sign == "-" and number >= 3]:
+        if rng.random() < self.hasty[sign == "-" and number >= 2]:
             return problem.prompt, f"{MARKER} {abs(problem.answer + rng.choice((0, 0, 1, -1, 2, -2, 3, -3)))}"
         terms = list(problem.terms)
         if rng.random() < self.shuffled:
@@ -260,15 +259,15 @@ class Pupils:
 
     def _step(self, value: int, term: Term, rng: random.Random) -> int:
         total = _apply(value, term)
-        if rng.random() < self.no_carry and _carries(value, term):
-            return total - 10
+        if rng.random() < self.miscount and _tempting(term):
+            return total - 1
         if rng.random() < self.slip:
             total += rng.choice((-2, -1, 1, 2))
         return min(max(total, 0), TOP)
 
 
-def _carries(value: int, term: Term) -> bool:
-    return term[0] == "+" and value < 10 <= value + term[1]
+def _tempting(term: Term) -> bool:
+    return term[0] == "+" and term[1] >= 3
 
 
 def demonstrate(slate: Slate, rng: random.Random) -> str:
@@ -301,7 +300,7 @@ def make_world(name: str, pupils: Pupils, summary: str) -> World:
         annotators={
             "perfect": Perfect(gold),
             "noisy": Noisy(gold, rate=0.2),
-            "length-biased": LengthBiased(gold, per_word=0.2),
+            "length-biased": LengthBiased(gold, per_word=0.4),
             "several": Several(
                 (("answers", gold), ("working", Scored(sound, "gold")), ("brevity", Scored(brief, "gold")))
             ),
@@ -318,8 +317,8 @@ def make_world(name: str, pupils: Pupils, summary: str) -> World:
 
 WORLD = make_world("arithmetic", Pupils(), "small sums worked out in steps, with a checkable answer")
 
-MISLED = Pupils(no_carry=0.7, hasty=(0.03, 0.03), unmarked=(0.08, 0.08))
+MISLED = Pupils(miscount=0.7, hasty=(0.03, 0.03), unmarked=(0.08, 0.08))
 
 VARIANTS: Mapping[str, World] = {
-    "misled": make_world("arithmetic:misled", MISLED, "sums where most pupils forget the carry")
+    "misled": make_world("arithmetic:misled", MISLED, "sums where most pupils count wrongly in the same way")
 }

@@ -67,8 +67,8 @@ def best_response(P: Table | np.ndarray, pi: Sequence[float] | np.ndarray) -> in
 def exploitability(P: Table | np.ndarray, pi: Sequence[float] | np.ndarray) -> float:
     """By how much the best response wins more than even: max_a (P pi)_a - 1/2. Zero only at a solution.
 
-    >>> exploitability(CYCLE, [1, 0, 0]), round(exploitability(CYCLE, [2 / 9, 3 / 9, 4 / 9]), 12)
-    (0.30000000000000004, 0.0)
+    >>> round(exploitability(CYCLE, [1, 0, 0]), 9), round(exploitability(CYCLE, [2 / 9, 3 / 9, 4 / 9]), 9)
+    (0.3, 0.0)
     """
     return float(np.max(np.asarray(P) @ np.asarray(pi)) - 0.5)
 
@@ -79,7 +79,7 @@ def von_neumann_winner(P: Table | np.ndarray) -> np.ndarray:
     With A = P - 1/2 antisymmetric, a solution with support S has A_SS pi_S = 0, so the supports are tried
     from the smallest on; exact up to rounding, and meant for the few actions of these games.
 
-    >>> [round(9 * p, 9) for p in von_neumann_winner(CYCLE)]
+    >>> [round(9 * float(p), 9) for p in von_neumann_winner(CYCLE)]
     [2.0, 3.0, 4.0]
     """
     A = np.asarray(P, dtype=float) - 0.5
@@ -196,7 +196,7 @@ def base(cache: Path) -> Path:
         logits_PA = 0.1 * rng.standard_normal((len(everything), width))
         Tabular([g.prompt for g in everything], [g.actions for g in everything], logits_PA).save(directory)
 
-    return made_once(cache, "games", make, __name__)
+    return made_once(cache, "games", make, (__name__,))
 
 
 def make_world(name: str, kinds: tuple[str, ...], summary: str) -> World:

@@ -30,6 +30,7 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from prefine.errors import RunStopped
+from prefine.worlds import splits
 
 BOS, EOS, PAD = "<bos>", "<eos>", "<pad>"
 
@@ -68,8 +69,12 @@ class Settings:
     """Fixed, because the order of sums (and so the last bits) depends on it."""
 
 
-def pretrained(cache: Path, name: str, write: Writer, settings: Settings = Settings()) -> Path:
-    """The directory of the base policy ``name``, trained now unless it is there."""
+def pretrained(
+    cache: Path, name: str, write: Writer, settings: Settings = Settings(), *, modules: Sequence[str] = ()
+) -> Path:
+    """The directory of the base policy ``name``, trained now unless it is there.
+
+    ``modules`` are those that decide what is written, besides the writer's own."""
 
     def make(directory: Path) -> None:
         with fixed_threads(settings.threads):
@@ -80,15 +85,15 @@ def pretrained(cache: Path, name: str, write: Writer, settings: Settings = Setti
 
     # a function is known by its module's source, a writer with settings of its own by its fields as well
     about = f"{getattr(write, '__name__', repr(write))} {settings}"
-    return made_once(cache, name, make, write.__module__, about)
+    return made_once(cache, name, make, (write.__module__, *modules), about)
 
 
-def made_once(cache: Path, name: str, make: Callable[[Path], None], module: str, about: str = "") -> Path:
+def made_once(cache: Path, name: str, make: Callable[[Path], None], modules: Sequence[str], about: str = "") -> Path:
     """The directory ``cache/name-key`` that ``make`` fills, made now unless it is there.
 
-    The key is a hash of the module's source, this file and ``about``. Safe to call at once from several
+    The key is a hash of the modules' sources, this file, the splits and ``about``. Safe to call at once from several
     processes: each makes a directory of its own, a rename puts it in place, and the first one stays."""
-    sources = [inspect.getsource(sys.modules[m]) for m in (module, __name__)]
+    sources = [inspect.getsource(sys.modules[m]) for m in (*modules, __name__, splits.__name__)]
     key = hashlib.sha256("\x00".join([*sources, about]).encode()).hexdigest()[:12]
     directory = Path(cache) / f"{name}-{key}"
     if directory.exists():

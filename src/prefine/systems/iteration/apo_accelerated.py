@@ -9,7 +9,7 @@ Nesterov step is added after every round. With hat_t the result of round t's inn
 The difference is between two *trained* iterates (hat), not hat_t - pi_{t-1}; with a known reward and exact inner
 solves hat_T ~ pi_0 exp(c_T r/beta), c_{t+1} = c_t + alpha (c_t - c_{t-1}) + 1, which the tests check and the other
 difference fails. The extrapolated policy samples and is the reference of the next round; the last hat is given
-back. Constants other than the 3 rounds are reconstructed.
+back (``final="extrapolated"``: pi_T). Constants other than the 3 rounds are reconstructed.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ def apo_accelerated(
     alpha: float = 0.3,
     beta: float = 0.1,
     inner: Literal["dpo", "sppo"] = "dpo",
+    final: Literal["trained", "extrapolated"] = "trained",
 ) -> PolicyHandle:
     """Iterative DPO or SPPO with a Nesterov step on the weights between rounds.
 
@@ -54,6 +55,7 @@ def apo_accelerated(
     extrapolation adds to noise as well.
 
     alpha: momentum; 0 is plain iteration. inner: "dpo" or "sppo".
+    final: give back the last trained policy (hat_T), or that one pushed on once more (pi_T).
     """
     if inner not in INNER:
         raise InputError(f"inner={inner!r} is not worked out", remedy=f"choose one of {', '.join(INNER)}")
@@ -64,7 +66,7 @@ def apo_accelerated(
         last, trained = trained, run.train(policy, pairs, objective=INNER[inner](beta))
         run.watch(trained)
         policy = run.merge({trained: 1 + alpha, last: -alpha}, label="extrapolate")
-    return trained
+    return policy if final == "extrapolated" else trained
 
 
 @claim(

@@ -75,8 +75,8 @@ def dice(
 @claim(
     "dice",
     statement="From a policy DPO-trained on few pairs whose labels like length a little, two DICE rounds raise the "
-    "mean gold reward (beyond two standard errors over 5 seeds); with alpha forced to 0 the chosen-rejected length gap and "
-    "the final length are clearly larger, and the gap at alpha* is at most 20% of the one at 0.",
+    "mean gold reward (beyond two standard errors over 5 seeds); with alpha forced to 0 the length gap of "
+    "chosen and rejected and the final length are clearly larger, and the gap at alpha* at most 20% of the one at 0.",
     baseline="the DPO policy it starts from, and alpha = 0",
     seeds=(0, 1, 2, 3, 4),
     holds=lambda f: (

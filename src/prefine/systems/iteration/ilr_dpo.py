@@ -66,16 +66,16 @@ def ilr_dpo(
     ),
 )
 def length_under_a_biased_judge(lab: Lab, seed: int) -> Mapping[str, float]:
-    """Bradley-Terry labels of 4 (quality + 0.05 a token), so alpha is the judge's slope in length, 4 x 0.05.
+    """Bradley-Terry labels of quality + 0.05 a token, so alpha is the judge's slope in length, 0.05.
 
     Quality, the gold reward here, is what the world's users like apart from brevity: on samples of the base it
     hardly depends on length (the world's own gold pays for being concise).
     """
     world = lab.world("assistant")
     gold = Scored(Quality(world.attributes), "gold")
-    judge = BradleyTerry(Scored(Quality(world.attributes, price=0.05)), scale=4.0, sampled=True, seed=seed)
+    judge = BradleyTerry(Scored(Quality(world.attributes, price=0.05)), scale=1.0, sampled=True, seed=seed)
     figures: dict[str, float] = {}
-    for name, alpha in {"plain": 0.0, "ilr": 4 * 0.05}.items():
+    for name, alpha in {"plain": 0.0, "ilr": 0.05}.items():
         run = lab.run("arms", seed, world=world, lr=5e-4, batch_size=32, epochs=2)
         base = lab.base(run, world)
         held_out = lab.prompts(run, world, 128, split="test")

@@ -12,8 +12,12 @@ eta_1 > ... > eta_N = eta, each accepting with exp( (1/eta_i - 1/eta_{i-1}) (r -
 was accepted.
 
 The theory keeps the reference at pi_0 and learns from all data so far; the released loop moves both (reference
-= the last round's model, this round's pairs only). ``reference`` switches. The linear model with pessimism and
-relative uncertainty is in curating/elliptical.py and in the claim. Confidence widths are tunable constants.
+= the last round's model, this round's pairs only). ``reference`` switches.
+
+The linear theory is in curating/elliptical.py: the likelihood fit, Sigma, relative uncertainty (the enhancer of
+the claim) and pessimism point by point (option II: the Gibbs policy of ``pessimistic(...)``, ``Tabular.tilted``).
+Option I, which takes the norm of the policy's *mean* feature, has no Gibbs form and is left out: a language model
+has no features to take it of. Confidence widths are tunable constants.
 """
 
 from __future__ import annotations

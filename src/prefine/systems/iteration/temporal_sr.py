@@ -9,7 +9,9 @@ with everything scored by the current model M_i:
              rejected as before.   M_{i+1} = DPO(M_i) on these pairs, and M_f is thrown away
 
 A pair is used only when its chosen scores above its rejected. DPO with token sums, started from and referred to
-M_i both times. The scale of the self-judgement (0 to 5) and the optimiser's constants are reconstructed.
+M_i both times. M_0, the policy given, should answer and grade already (the paper's is fine-tuned on 5,000
+instructions and 1,871 graded examples: ``prefine run sft`` first). The scale of the self-judgement (0 to 5) and
+the optimiser's constants are reconstructed.
 """
 
 from __future__ import annotations

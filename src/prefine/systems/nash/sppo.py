@@ -42,6 +42,7 @@ def sppo(
     eta: float = 1000.0,
     temperature: float = 0.7,
     top_p: float = 0.9,
+    single: bool = False,
     optimizer: str = "rmsprop",
     schedule: str = "linear",
 ) -> PolicyHandle:
@@ -51,11 +52,13 @@ def sppo(
     have fixed targets. Not with a judge too noisy for win rates over n samples.
 
     eta: size of the step in policy space (1000 for large models; scale it with how far a round may go).
+    single: targets +-eta (P(y_w > y_l) - 1/2) from the pair's own comparison instead of the two win rates.
     """
+    objective = objectives.sppo_single(eta) if single else objectives.sppo(eta)
     for t in run.rounds(rounds):
         slates = run.sample(policy, run.slice(prompts, t, rounds), n=n, temperature=temperature, top_p=top_p)
         pairs = run.curate(run.judge(slates, preference), curating.win_rate_pairs("preference"))
-        policy = run.train(policy, pairs, objective=objectives.sppo(eta), optimizer=optimizer, schedule=schedule)
+        policy = run.train(policy, pairs, objective=objective, optimizer=optimizer, schedule=schedule)
         run.watch(policy)
     return policy
 

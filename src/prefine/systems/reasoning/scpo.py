@@ -7,9 +7,13 @@ w = (V(y+) - V(y-))/k, a constant:
     L = w [ -log sigma( beta h ) - alpha log pi(y+|x)/|y+| ]
 
 h with token sums against the round's start; only the likelihood term is divided by the length. w = 1 is IRPO's
-loss, w = 0 gives no gradient. From the second round on extra samples at a higher temperature look for rejected
-answers (they do not vote), and tau grows. The model also writes new problems, kept only when its own votes on
-them are concentrated enough. Temperature 0.7 and top-p 0.9 of the voters are reconstructed.
+loss, w = 0 gives no gradient. Where a prompt has a gold answer (``use_answers``, the semi-supervised form) y+ is
+right, y- wrong and w = 1, and both kinds of pairs are learnt from together.
+
+From the second round on extra samples at a higher temperature look for rejected answers (they neither vote nor
+are chosen), and tau grows. The model also writes new problems, kept only when its own votes on them are
+concentrated enough. Temperature 0.7 and top-p 0.9 of the voters are reconstructed. The paper trains up to 10
+epochs and keeps the checkpoint of highest held-out consistency; here ``--epochs`` says how long.
 """
 
 from __future__ import annotations
@@ -47,6 +51,7 @@ def scpo(
     extra_temperature: float = 1.2,
     self_instruct: float = 0.0,
     answer: str = "auto",
+    use_answers: bool = False,
 ) -> PolicyHandle:
     """Prefer what the model itself mostly answers to what it rarely does; no gold answers, no judge.
 
@@ -56,6 +61,7 @@ def scpo(
     tau: share of votes the winner needs, by round. extra: further samples from round 2 on, for rejected
     answers. self_instruct: new problems written by the model, as a share of the prompts.
     answer: how a final answer is found in a response (see judging.final_answer).
+    use_answers: semi-supervised; prompts that have a gold answer give right-against-wrong pairs of weight 1.
     """
     vote = judging.votes(answer, voters="voter")
     for t in run.rounds(rounds):
@@ -70,8 +76,11 @@ def scpo(
         slates = run.sample(policy, problems, n=n, temperature=temperature, top_p=top_p, role="voter")
         if t > 0 and extra:
             slates = run.sample(policy, slates, n=extra, temperature=extra_temperature, role="extra")
-        pairs = run.curate(run.judge(slates, vote), curating.vote_pairs(keep, voters="voter"))
-        policy = run.train(policy, pairs, objective=objectives.scpo(beta, alpha))
+        judged = run.judge(slates, vote)
+        curator: curating.Curator = curating.vote_pairs(keep, voters="voter")
+        if use_answers:
+            judged, curator = run.judge(judged, judging.verifier(answer)), curating.checked_else(curator)
+        policy = run.train(policy, run.curate(judged, curator), objective=objectives.scpo(beta, alpha))
         run.watch(policy)
     return policy
 
@@ -95,7 +104,7 @@ def without_gold(lab: Lab, seed: int) -> Mapping[str, float]:
     world = lab.world("arithmetic")
     verifier = world.verifier
     assert verifier is not None
-    with lab.run("votes", seed, world=world, lr=3e-4, batch_size=16, epochs=2) as run:
+    with lab.run("votes", seed, world=world, lr=1e-3, batch_size=16, epochs=3) as run:
         base, prompts = lab.base(run, world), lab.prompts(run, world, 160)
         test = lab.prompts(run, world, 200, split="test")
 
