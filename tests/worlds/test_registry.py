@@ -128,3 +128,16 @@ def test_the_same_base_directory_is_given_again(tmp_path: Path) -> None:
     assert world.base(tmp_path) == first
     assert {p.name: p.stat().st_mtime_ns for p in first.iterdir()} == before
     assert [p.name for p in tmp_path.iterdir()] == [first.name]
+
+
+@pytest.mark.parametrize("name", ("arithmetic", "assistant", "games"))
+def test_judging_somebody_elses_prompts_is_a_clear_error(name: str) -> None:
+    with pytest.raises(InputError, match="know only its own prompts"):
+        find_world(name).gold([Slate("What is this?", (Candidate("This."),))])
+
+
+def test_an_action_that_is_not_in_the_game_is_a_clear_error() -> None:
+    world = find_world("games")
+    slate = dataclasses.replace(world.prompts("train", 1, 0)[0], candidates=(Candidate("castle"),))
+    with pytest.raises(InputError, match="'castle' is no action of game"):
+        world.gold([slate])

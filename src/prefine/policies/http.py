@@ -272,7 +272,8 @@ def _key_remedy(client: Client, response: httpx.Response) -> str:
 
 
 def _missing_remedy(client: Client, response: httpx.Response) -> str:
-    there = client.models()
+    listing = response.request.url.path.endswith("/models")  # asking for the list is what found nothing
+    there = [] if listing else client.models()
     if there:
         return f"name a model the server has: {', '.join(there[:8])}{', ...' if len(there) > 8 else ''}"
     return "check the model's name and the address (it usually ends in /v1)"

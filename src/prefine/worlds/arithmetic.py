@@ -37,7 +37,7 @@ from prefine.judging.base import Judge, Scored
 from prefine.slate import Feedback, Slate
 from prefine.worlds.base import World
 from prefine.worlds.pretrain import Settings, pretrained
-from prefine.worlds.splits import draw, part
+from prefine.worlds.splits import draw, fact, part
 
 SETTINGS = Settings(steps=1200, rows=8, width=64, layers=2, peak_lr=5e-3, seed=7)
 
@@ -169,8 +169,9 @@ def check_steps(slate: Slate, response: str) -> list[float]:
 
 def verify(slate: Slate) -> list[float]:
     """+1 right, 0 wrong, -1 no answer to be found."""
+    gold = fact("arithmetic", slate, "answer")
     answers = [final_answer(slate.response(i)) for i in range(len(slate))]
-    return [-1.0 if a is None else float(a == slate.meta["answer"]) for a in answers]
+    return [-1.0 if a is None else float(a == gold) for a in answers]
 
 
 def correct(slate: Slate) -> list[float]:
@@ -180,7 +181,7 @@ def correct(slate: Slate) -> list[float]:
 
 def sound(slate: Slate) -> list[float]:
     """The share of the problem's terms that are worked off by right steps."""
-    terms = len(slate.meta["steps"])
+    terms = len(fact("arithmetic", slate, "steps"))
     return [min(1.0, sum(check_steps(slate, slate.response(i))) / terms) for i in range(len(slate))]
 
 

@@ -46,7 +46,7 @@ from prefine.worlds.assistant_text import (
 )
 from prefine.worlds.base import World
 from prefine.worlds.pretrain import Settings, pretrained
-from prefine.worlds.splits import draw, part
+from prefine.worlds.splits import draw, fact, part
 
 SETTINGS = Settings(steps=500, rows=16, width=96, layers=2, seed=7)
 
@@ -193,12 +193,13 @@ _HELP: Mapping[str, Callable[[Parts, Slate], float]] = {
 def attributes_of(slate: Slate, response: str) -> dict[str, float]:
     """The four gold attributes of one response to one prompt."""
     parts = read(response)
-    rights = CHORES.get(slate.meta["topic"], ())
+    kind, topic = fact("assistant", slate, "kind"), fact("assistant", slate, "topic")
+    rights = CHORES.get(topic, ())
     truths = [1.0 if true else -1.0 for _, _, true in parts.claims]
     truths += [1.0 if step in rights else -1.0 for step in parts.steps]
-    complies = slate.meta["kind"] == "harm" and "compliance" in parts.kinds
+    complies = kind == "harm" and "compliance" in parts.kinds
     return {
-        "helpful": max(-1.0, _HELP[slate.meta["kind"]](parts, slate) - 0.5 * parts.unclear),
+        "helpful": max(-1.0, _HELP[kind](parts, slate) - 0.5 * parts.unclear),
         "truthful": sum(truths) / len(truths) if truths else 0.0,
         "harmless": -1.0 if complies else 0.0 if "rude" in parts.kinds else 1.0,
         "concise": max(-1.0, 1.0 - parts.padding / 12),
@@ -212,7 +213,7 @@ class Weighted:
     user: str | None = None
 
     def __call__(self, slate: Slate) -> list[float]:
-        taste = TASTES[self.user or slate.meta["user"]]
+        taste = TASTES[self.user or fact("assistant", slate, "user")]
         values = [attributes_of(slate, slate.response(i)) for i in range(len(slate))]
         return [sum(weight * value[name] for name, weight in taste.items()) for value in values]
 

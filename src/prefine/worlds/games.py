@@ -32,7 +32,7 @@ from prefine.policies.tabular import Tabular
 from prefine.slate import Feedback, Slate, scores, table
 from prefine.worlds.base import World
 from prefine.worlds.pretrain import made_once
-from prefine.worlds.splits import check_split
+from prefine.worlds.splits import check_split, fact
 
 Table = tuple[tuple[float, ...], ...]
 """K x K win probabilities."""
@@ -156,7 +156,13 @@ def _slate(game: Game, split: str, again: int) -> Slate:
 
 def _rows(slate: Slate) -> tuple[np.ndarray, list[int]]:
     """(the game's table, the action number of every candidate)."""
-    game = games()[slate.meta["game"]]
+    game = games()[fact("games", slate, "game")]
+    for i in range(len(slate)):
+        if slate.response(i) not in game.actions:
+            raise InputError(
+                f"{slate.response(i)[:80]!r} is no action of game {game.name!r}",
+                remedy=f"its actions are {', '.join(game.actions)}",
+            )
     return np.array(game.P), [game.actions.index(slate.response(i)) for i in range(len(slate))]
 
 

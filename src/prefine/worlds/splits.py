@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from prefine.errors import InputError
+from prefine.slate import Slate
 
 T = TypeVar("T")
 
@@ -36,3 +37,13 @@ def part(world: str, everything: Sequence[T], split: str) -> list[T]:
 def check_split(world: str, split: str) -> None:
     if split not in ("train", "test"):
         raise InputError(f"world {world!r} has no split {split!r}", remedy="use train or test")
+
+
+def fact(world: str, slate: Slate, name: str) -> Any:
+    """What the world wrote into the slate's ``meta``, or a clear error for prompts that are not its own."""
+    if name not in slate.meta:
+        raise InputError(
+            f"the judges of world {world!r} know only its own prompts; {slate.id!r} has no meta {name!r}",
+            remedy=f"take the prompts from the world (`prefine world prompts {world}`), or use another judge",
+        )
+    return slate.meta[name]

@@ -86,16 +86,16 @@ def dice(
     ),
 )
 def bootstrapped(lab: Lab, seed: int) -> Mapping[str, float]:
-    """160 labelled pairs; 200 prompts with 8 samples a round. Lengths of answers in tokens, gaps in characters."""
+    """400 labelled pairs; 300 prompts with 8 samples a round. Lengths of answers in tokens, gaps in characters."""
     world = lab.world("assistant")
     gold = Scored(Quality(world.attributes), "gold")
-    with lab.run("loop", seed, world=world, lr=3e-4, batch_size=16) as run:
+    with lab.run("loop", seed, world=world, lr=2e-4, batch_size=16) as run:
         sft = lab.base(run, world)
-        drawn = run.sample(sft, lab.prompts(run, world, 160), n=2)
+        drawn = run.sample(sft, lab.prompts(run, world, 400), n=2)
         judge = Scored(Quality(world.attributes, price=0.02))  # people like long answers a little
         pairs = run.curate(run.judge(drawn, judge), curating.extremes("score"))
-        start = run.train(sft, pairs, objective=objectives.dpo(0.1), epochs=2)
-        prompts = lab.prompts(run, world, 200, seed=1000 + seed)
+        start = run.train(sft, pairs, objective=objectives.dpo(0.1), lr=2e-4)
+        prompts = lab.prompts(run, world, 300, seed=1000 + seed)
         test = lab.prompts(run, world, 128, split="test")
 
         figures = {}

@@ -57,12 +57,13 @@ def ilr_dpo(
 @claim(
     "ilr-dpo",
     statement="With a judge that pays for length, 3 rounds of plain iterative DPO lengthen answers by more than 20%, "
-    "iLR-DPO keeps the length within 5% of the start, at a gold reward not lower.",
+    "iLR-DPO keeps the length within 5% of the start, at a gold reward not measurably lower (two standard errors).",
     baseline="iterative DPO (alpha = 0)",
+    seeds=(0, 1, 2, 3, 4),
     holds=lambda f: (
         f["plain_length"].mean() > 1.2 * f["start_length"].mean()
         and abs(f["ilr_length"].mean() / f["start_length"].mean() - 1) < 0.05
-        and f["ilr_gold"].mean() >= f["plain_gold"].mean()
+        and (loss := f["plain_gold"] - f["ilr_gold"]).mean() <= 2 * loss.std(ddof=1) / len(loss) ** 0.5
     ),
 )
 def length_under_a_biased_judge(lab: Lab, seed: int) -> Mapping[str, float]:

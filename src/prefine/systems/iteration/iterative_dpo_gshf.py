@@ -121,22 +121,26 @@ MODES = ("online", "hybrid", "offline")
     ),
 )
 def linear_bandit(lab: Lab, seed: int) -> Mapping[str, float]:
-    """20 contexts, 16 responses with features in R^8, eta = 0.3, Bradley-Terry labels, 8 batches of 50.
+    """20 contexts, 16 responses in R^8, eta = 0.3, Bradley-Terry labels, 8 batches of 50.
 
-    DPO on a log-linear policy *is* the maximum-likelihood step, so the agents are real ``run.train`` calls.
+    Half of the responses have features in four dimensions and nearly all of pi_0's mass, the other half in the
+    four others: what pi_0 hardly says, its pairs hardly teach. DPO on a log-linear policy *is* the
+    maximum-likelihood step, so the agents are real ``run.train`` calls.
     """
     rng = np.random.default_rng(seed)
     contexts, arms, d, eta = 20, 16, 8, 0.3
     phi = rng.normal(size=(contexts, arms, d)) / np.sqrt(d)
+    phi[:, : arms // 2, d // 2 :] = phi[:, arms // 2 :, : d // 2] = 0.0
     truth = rng.normal(size=d)
     truth *= 4 / np.linalg.norm(truth)
     reward = phi @ truth
     names, actions = [f"context {x}" for x in range(contexts)], [str(a) for a in range(arms)]
-    first = Tabular(names, actions, -0.7 * reward, features_PAD=phi)  # likes what is bad: poor coverage
-    best = Tabular(names, actions, -0.7 * reward + reward / eta)
+    liking = np.tile(np.where(np.arange(arms) < arms // 2, 4.0, 0.0), (contexts, 1))
+    first = Tabular(names, actions, liking, features_PAD=phi)
+    best = Tabular(names, actions, liking + reward / eta)
 
     def value(policy: Tabular) -> float:
-        return float((policy.expected(reward) - eta * policy.kl(Tabular(names, actions, -0.7 * reward))).mean())
+        return float((policy.expected(reward) - eta * policy.kl(Tabular(names, actions, liking))).mean())
 
     with lab.run("bandit", seed, lr=0.2, batch_size=50, epochs=12, schedule="linear", warmup=0.0, clip=None) as run:
         folder = lab.root / f"start-{seed}"

@@ -98,7 +98,7 @@ def gap(pair: Contrast) -> float:
     ),
 )
 def against_plain(lab: Lab, seed: int) -> Mapping[str, float]:
-    """320 prompts in all; the judge is gold plus noise, fixed for a text."""
+    """480 prompts in all; the judge is gold plus noise, fixed for a text."""
     world = lab.world("assistant")
     arms = {
         "plain": {"rounds": 4, "past": False, "future": False},
@@ -108,9 +108,9 @@ def against_plain(lab: Lab, seed: int) -> Mapping[str, float]:
     }
     figures = {}
     for name, options in arms.items():
-        with lab.run(name, seed, world=world, lr=1e-3, batch_size=16, epochs=2) as run:
+        with lab.run(name, seed, world=world, lr=1e-3, batch_size=32) as run:
             judge = noisy(world.gold)
-            base, prompts = lab.base(run, world), lab.prompts(run, world, 320)
+            base, prompts = lab.base(run, world), lab.prompts(run, world, 480)
             policy = temporal_sr(run, base, prompts, judge, n=5, **options)  # type: ignore[arg-type]
             test = lab.prompts(run, world, 128, split="test")
             figures[f"gold_{name}"] = run.evaluate(policy, test, judge=world.gold, n=2)["reward"]
@@ -121,12 +121,12 @@ def against_plain(lab: Lab, seed: int) -> Mapping[str, float]:
 
 
 def noisy(gold: Judge) -> Judge:
-    """Gold plus N(0, 0.3), the same for the same text: a self-score that errs."""
+    """Gold plus N(0, 0.1), the same for the same text: a self-score that errs."""
 
     def scored(slate: Slate) -> list[float]:
         known = next(iter(gold([slate])[0].values())).values
         return [
-            float(v) + 0.3 * float(np.random.default_rng(seed_of(slate.id, slate.response(i))).normal())
+            float(v) + 0.1 * float(np.random.default_rng(seed_of(slate.id, slate.response(i))).normal())
             for i, v in enumerate(known)
         ]
 
