@@ -108,7 +108,7 @@ def against_plain(lab: Lab, seed: int) -> Mapping[str, float]:
     }
     figures = {}
     for name, options in arms.items():
-        with lab.run(name, seed, world=world, lr=1e-3, batch_size=32) as run:
+        with lab.run(name, seed, world=world, lr=5e-4, batch_size=32) as run:
             judge = noisy(world.gold)
             base, prompts = lab.base(run, world), lab.prompts(run, world, 480)
             policy = temporal_sr(run, base, prompts, judge, n=5, **options)  # type: ignore[arg-type]
