@@ -85,7 +85,7 @@ def dpo_vp(
     ),
 )
 def six_rounds_or_one(lab: Lab, seed: int) -> Mapping[str, float]:
-    """96 problems, 6 rounds of 4 samples, or 1 of 24; figures on 200 held-out problems."""
+    """160 problems, 6 rounds of 4 samples, or 1 of 24; figures on 200 held-out problems."""
     world = lab.world("arithmetic")
     assert world.verifier is not None
     figures: dict[str, float] = {}
@@ -96,7 +96,7 @@ def six_rounds_or_one(lab: Lab, seed: int) -> Mapping[str, float]:
     }
     for name, options in arms.items():
         with lab.run(name, seed, world=world, lr=3e-4, batch_size=16) as run:
-            base, prompts = lab.base(run, world), lab.prompts(run, world, 96)
+            base, prompts = lab.base(run, world), lab.prompts(run, world, 160)
             test = lab.prompts(run, world, 200, split="test")
             policy = dpo_vp(run, base, prompts, world.verifier, separator="\n", **options)  # type: ignore[arg-type]
             figures[f"accuracy_{name}"], _ = graded(run, policy, test, world.verifier)
@@ -108,7 +108,7 @@ def six_rounds_or_one(lab: Lab, seed: int) -> Mapping[str, float]:
                 figures["pairs_rising" if name == "six" else "pairs_constant"] = float(np.mean(counts[3:]))
     with lab.run("two", seed, world=world, lr=3e-4, batch_size=16) as run:
         base, test = lab.base(run, world), lab.prompts(run, world, 200, split="test")
-        policy = dpo_vp(run, base, lab.prompts(run, world, 96), world.verifier, rounds=2, n=4)
+        policy = dpo_vp(run, base, lab.prompts(run, world, 160), world.verifier, rounds=2, n=4)
         figures["malformed_2"] = graded(run, policy, test, world.verifier)[1]
     return figures
 
