@@ -175,7 +175,7 @@ DEMO: Mapping[str, Any] = {
     "system": "iterate",
     "inputs": {"world": "assistant", "train_prompts": 600, "eval_prompts": 192},
     "options": {"n": 8, "curator": "length-matched"},
-    "train": {"lr": 5e-4},
+    "train": {"lr": 3e-4},
 }
 """Lessons between answers of equal length, so that what is gained is quality."""
 
