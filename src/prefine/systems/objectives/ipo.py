@@ -66,20 +66,20 @@ def ipo(
     ),
 )
 def long_training(lab: Lab, seed: int) -> Mapping[str, float]:
-    """About 60 pairs, 240 full-batch steps, whole-response log-ratios as in the theory; KL on fresh samples."""
+    """About 35 pairs, 180 full-batch steps, whole-response log-ratios as in the theory; KL on fresh samples."""
     world = lab.world("assistant")
     run = lab.run("long", seed, world=world, lr=3e-4, batch_size=64, schedule="constant", warmup=0.0)
-    base, prompts = lab.base(run, world), lab.prompts(run, world, 64)
+    base, prompts = lab.base(run, world), lab.prompts(run, world, 36)
     pairs = run.curate(
         run.judge(run.sample(base, prompts, n=2), world.annotators["perfect"]), curating.extremes("score")
     )
     reference = np.asarray(run.logps(base, pairs).sums())
 
     def trained(objective: Objective) -> list[PolicyHandle]:
-        """The policy after every twentieth epoch."""
+        """The policy after every fifteenth epoch."""
         found = [base]
         for _ in range(12):
-            found.append(run.train(found[-1], pairs, objective=objective, reference=base, epochs=20))
+            found.append(run.train(found[-1], pairs, objective=objective, reference=base, epochs=15))
         return found[1:]
 
     def kl(policy: PolicyHandle) -> float:
