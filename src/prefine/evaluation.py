@@ -29,9 +29,9 @@ EXCERPTS = 12
 @dataclass(frozen=True)
 class Yardstick:
     """What a run is measured with: held-out prompts, a judge where there is one, held-out pairs where there
-    are some, and the policy it started from."""
+    are some, and the policy to compare with."""
 
-    start: PolicyHandle
+    start: PolicyHandle | None
     prompts: Slates | None = None
     judge: Judge | None = None
     pairs: Contrasts | None = None
@@ -45,27 +45,10 @@ class Yardstick:
         figures: dict[str, float] = {}
         if self.prompts is not None:
             figures |= _samples(run, policy, self.prompts, self.judge, self.start, self.n, self.temperature)
-        if self.pairs is not None:
+        if self.pairs is not None and self.start is not None:
             figures |= PAIRS[self.unit](run, policy, self.start, self.pairs)
         run.record("evaluations.jsonl", {"name": name, "key": policy.key, "figures": figures})
         return figures
-
-
-def evaluate(
-    run: Run,
-    policy: PolicyHandle,
-    prompts: Slates,
-    *,
-    judge: Judge | None,
-    start: PolicyHandle | None,
-    n: int,
-    name: str,
-    temperature: float,
-) -> dict[str, float]:
-    """``Run.evaluate``: fresh samples on the prompts, judged, compared with those of ``start``."""
-    figures = _samples(run, policy, prompts, judge, start, n, temperature)
-    run.record("evaluations.jsonl", {"name": name, "key": policy.key, "figures": figures})
-    return figures
 
 
 def _samples(

@@ -300,11 +300,11 @@ class Run:
                 block = contrasts[done : done + CHUNK]
                 part = parts / f"{done:09d}"
                 if not part.exists():
-                    beside = parts / f"{done:09d}.partial"
-                    shutil.rmtree(beside, ignore_errors=True)
-                    beside.mkdir(parents=True)
-                    Logps.write(beside, score_contrasts(policy.load(), block, limits, budget, precision))
-                    beside.rename(part)
+                    half = parts / f"{done:09d}.partial"
+                    shutil.rmtree(half, ignore_errors=True)
+                    half.mkdir(parents=True)
+                    Logps.write(half, score_contrasts(policy.load(), block, limits, budget, precision))
+                    half.rename(part)
                 done += len(block)
                 stage.update(done)
             join_logps([parts / f"{i:09d}" for i in range(0, len(contrasts), CHUNK)], out)
@@ -425,9 +425,9 @@ class Run:
         temperature: float = 1.0,
     ) -> dict[str, float]:
         """Reward, win rate against ``start``, KL to it and length of fresh samples; noted for the report."""
-        from prefine.evaluation import evaluate
+        from prefine.evaluation import Yardstick
 
-        return evaluate(self, policy, prompts, judge=judge, start=start, n=n, name=name, temperature=temperature)
+        return Yardstick(start, prompts, judge, n=n, temperature=temperature).measure(self, policy, name)
 
     def watch(self, policy: PolicyHandle) -> dict[str, float]:
         """Evaluate on the run's held-out prompts and pairs with its yardstick, where it has one."""
