@@ -396,8 +396,7 @@ def test_the_same_bits_every_time(name: str) -> None:
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trees cost nothing, so that tiny models take them."""
-    monkeypatch.setattr(tree_route, "PIECE_COST", 0)
-    monkeypatch.setattr(tree_route, "FIXED_COST", 0)
+    monkeypatch.setitem(tree_route.COSTS, "cpu", tree_route.Costs(piece=0.0, fixed=0.0, share=0.0))
 
 
 def routes_taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -420,7 +419,7 @@ def test_auto_takes_trees_where_they_save_and_padded_rows_where_they_do_not(
     assert taken == ["tree"]
     logp_of(model, [Row((2, 3), (4, 5), (1.0, 1.0))], route="auto")
     assert taken == ["tree"], "one row shares nothing"
-    monkeypatch.setattr(tree_route, "PIECE_COST", 2e6)
+    monkeypatch.setitem(tree_route.COSTS, "cpu", tree_route.Costs(piece=2e6, fixed=0.0, share=0.0))
     logp_of(model, pairs(), route="auto")
     assert taken == ["tree"], "a tiny model is done with padded rows before trees are made"
 

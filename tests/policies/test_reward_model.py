@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
 from torch.nn.functional import logsigmoid
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    Gemma2Config,
+    Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
@@ -22,14 +26,24 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
-from prefine.engine.batch import collate_contrasts, encode_contrasts
+from prefine.engine import ends, tree_route
+from prefine.engine.batch import collate, collate_contrasts, encode_contrasts
+from prefine.engine.settings import TrainSettings
+from prefine.engine.train import train
 from prefine.errors import InputError
+from prefine.objectives import bradley_terry
 from prefine.objectives.scores import Scores
 from prefine.policies import CausalLM, LoraSettings, Policy, RewardModel, kind_of, load_policy, with_lora
-from prefine.policies.base import Limits, Sampling
+from prefine.policies.base import Limits, Row, Sampling
 from prefine.slate import Candidate, Slate, pair
 
 V, EOS = 300, 1
@@ -237,3 +251,135 @@ def test_one_can_grow_on_a_policy_with_an_adapter() -> None:
     ids = torch.tensor([[5, 6, 7]])
     theirs = adapted.model.get_base_model().model(ids).last_hidden_state
     torch.testing.assert_close(grown.model.model(ids).last_hidden_state, theirs, atol=1e-4, rtol=1e-4)
+
+
+# -- responses that share a prompt share its computation
+
+GROUPED: dict[str, Any] = {**IDS, **SHAPE, "num_key_value_heads": 2}
+FAMILIES: dict[str, Callable[[], Any]] = {
+    **MODELS,
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**GROUPED)),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**GROUPED, head_dim=8)),
+    "mistral, windows": lambda: MistralForCausalLM(MistralConfig(**GROUPED, head_dim=8, sliding_window=4)),
+    "gemma2": lambda: Gemma2ForCausalLM(
+        Gemma2Config(**GROUPED, head_dim=8, sliding_window=4, attn_implementation="eager")
+    ),
+}
+LAYER_NORMS = ("gpt2", "neox")
+"""Families whose norms go through float64 if they are given it."""
+
+
+def scalar(family: str, dtype: torch.dtype = torch.float32, pad: int | None = None) -> RewardModel:
+    """A reward model whose attention and head matter."""
+    torch.manual_seed(0)
+    source = FAMILIES[family]().eval()
+    model = RewardModel.from_policy(CausalLM(source, tokenizer()))
+    with torch.no_grad():
+        for name, parameter in model.model.named_parameters():
+            parameter.mul_(4.0) if parameter.dim() > 1 else None
+            parameter.normal_(generator=torch.Generator().manual_seed(1)) if name == "score.weight" else None
+    model.model.to(dtype)
+    model.pad = model.pad if pad is None else pad
+    return model
+
+
+def rows_of(*texts: tuple[tuple[int, ...], tuple[int, ...]]) -> tuple[Row, ...]:
+    return tuple(Row(prompt, response, (1.0,)) for prompt, response in texts)
+
+
+PAD = 3
+ROWS: dict[str, tuple[Row, ...]] = {
+    "a pair": rows_of(((5, 6, 7, 8), (9, 10, 1)), ((5, 6, 7, 8), (11, 1))),
+    "a list": rows_of(*(((5, 6, 7, 8, 9), (10 + i, *range(20, 20 + i % 4), 1)) for i in range(16))),
+    "the same, and a beginning": rows_of(((5, 6), (7, 8, 1)), ((5, 6), (7, 8, 1)), ((5, 6), (7,)), ((5,), ())),
+    "padding": rows_of(((5, 6), (7, PAD, 8, PAD, PAD)), ((5, 6), (7, PAD)), ((PAD,), (PAD, PAD)), ((PAD, 5), (6,))),
+    "steps": rows_of(*(((5, 6), (7 + a, 20, 9 + b, 21, 11 + c, 1)) for a in (0, 1) for b in (0, 1) for c in (0, 1))),
+}
+
+
+def rewards_and_gradients(
+    model: RewardModel, rows: tuple[Row, ...], route: str, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Tensor, dict[str, Tensor]]:
+    batch = collate([rows], [(0,) * len(rows)])
+    with monkeypatch.context() as patch:
+        patch.setitem(ends.ROUTES, "auto", ends.ROUTES[route])  # type: ignore[arg-type]
+        reward_N1 = model.logp(batch)[0]
+    model.model.zero_grad()
+    pulls = torch.linspace(-1.0, 2.0, len(rows), dtype=reward_N1.dtype)
+    logsigmoid(reward_N1[:, 0] * pulls).sum().backward()
+    return reward_N1.detach(), {n: p.grad for n, p in model.model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("case", ROWS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rewards_and_gradients_in_trees_are_those_of_padded_rows(
+    family: str, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = [(torch.float32, 1e-5, 1e-4), *([(torch.float64, 1e-10, 1e-10)] if family in LAYER_NORMS else [])]
+    for dtype, value, gradient in kinds:
+        model = scalar(family, dtype, PAD)
+        plain, expected = rewards_and_gradients(model, ROWS[case], "padded", monkeypatch)
+        ours, found = rewards_and_gradients(model, ROWS[case], "tree", monkeypatch)
+        torch.testing.assert_close(ours, plain, atol=value, rtol=value)
+        assert found.keys() == expected.keys()
+        size = torch.stack([g.norm() for g in expected.values()]).norm()
+        for name, g in expected.items():
+            assert (found[name] - g).norm() <= gradient * max(g.norm(), 1e-2 * size), name
+
+
+def test_rewards_go_in_trees_where_that_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """... and in padded rows where it does not, or where the model cannot."""
+    taken: list[str] = []
+    for name in ("tree_ends", "padded_ends"):
+        real = getattr(ends, name)
+        monkeypatch.setattr(ends, name, lambda *a, name=name, real=real, **k: (taken.append(name), real(*a, **k))[1])
+    model, slates = scalar("llama"), [SLATES[0]]
+    model.reward(slates)
+    monkeypatch.setitem(tree_route.COSTS, "cpu", tree_route.Costs(piece=0, fixed=0, share=0))  # type: ignore[arg-type]
+    model.reward(slates)
+    alike = [model.encode(pair(SLATES[0], 0, i), Limits()) for i in (1, 2)]
+    tokens = sum(len(row.prompt) + len(row.response) for rows in alike for row in rows) - 1
+    assert model.cut(alike, tokens) == [[0, 1]], "what is shared counts once"
+    cannot = scalar("llama")
+    monkeypatch.setitem(tree_route._REFUSALS, cannot.model, {False: "it may not"})  # type: ignore[arg-type]
+    cannot.reward(slates)
+    assert len(cannot.cut(alike, tokens)) == 2
+    assert taken == ["padded_ends", "tree_ends", "padded_ends"]
+
+
+def test_an_adapted_reward_model_goes_in_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    adapted = with_lora(scalar("neox", torch.float64), LoraSettings(rank=2))
+    with torch.no_grad():
+        for name, parameter in adapted.model.named_parameters():
+            parameter.normal_(std=0.3) if "lora_B" in name else None
+    plain, expected = rewards_and_gradients(adapted, ROWS["steps"], "padded", monkeypatch)
+    ours, found = rewards_and_gradients(adapted, ROWS["steps"], "tree", monkeypatch)
+    torch.testing.assert_close(ours, plain, atol=1e-10, rtol=1e-10)
+    assert any("lora_" in name for name in found) and any("score" in name for name in found)
+    for name, g in expected.items():
+        torch.testing.assert_close(found[name], g, atol=1e-10, rtol=1e-9, msg=name)
+
+
+def test_gradient_checkpointing_computes_the_tree_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = scalar("llama")
+    expected = rewards_and_gradients(model, ROWS["steps"], "padded", monkeypatch)[1]
+    model.model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.model.train()
+    found = rewards_and_gradients(model, ROWS["steps"], "tree", monkeypatch)[1]
+    for name, g in expected.items():
+        torch.testing.assert_close(found[name], g, atol=1e-5, rtol=1e-3, msg=name)
+
+
+def test_training_in_trees_is_training_in_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(tree_route.COSTS, "cpu", tree_route.Costs(piece=0, fixed=0, share=0))  # type: ignore[arg-type]
+    contrasts = [pair(SLATES[0], 1, 0), pair(SLATES[0], 1, 2), pair(SLATES[0], 2, 0)]
+    how = TrainSettings(lr=1e-2, max_steps=4, batch_size=3, optimizer="sgd")
+
+    def losses(route: str) -> list[float]:
+        with monkeypatch.context() as patch:
+            patch.setitem(ends.ROUTES, "auto", ends.ROUTES[route])  # type: ignore[arg-type]
+            return [row["loss"] for row in train(scalar("llama"), contrasts, bradley_terry(), settings=how).metrics]
+
+    trees = losses("tree")
+    assert trees == losses("tree"), "the same bits again"
+    assert trees == pytest.approx(losses("padded"), rel=1e-4) and trees[-1] < trees[0]

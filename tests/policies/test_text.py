@@ -336,7 +336,7 @@ def test_trap_truncation_that_eats_the_response(max_length: int, max_prompt: int
         assert len(row.prompt) + len(row.response) <= max_length
         assert len(row.prompt) <= (max_prompt or 99)
         assert row.prompt and row.response and len(row.mask) == len(row.response)
-        assert row.response == whole[: len(row.response)]
+        assert row.response == whole[: len(row.response)] and row.lost == len(whole) - len(row.response)
         assert (row.response[-1] == EOS) == (row.response == whole)
     assert found[0].prompt == found[1].prompt
     assert len(found[1].response) >= min(9, max_length // 2), "a prompt may not take more than half"

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -31,6 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prefine.engine import narrow
 from prefine.engine.tree import Tree
 
 NAME = "prefine_tree"
@@ -55,6 +56,8 @@ class Layout:
     whole: tuple[Piece, ...]
     depth: int
     """The longest path, in tokens."""
+    memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What a kernel makes of the tree once for all layers."""
 
     @staticmethod
     def of(tree: Tree) -> Layout:
@@ -213,6 +216,38 @@ def _at(layout: Layout) -> Callable[[int], Any]:
     return lambda i: layout.tree.segments[i]
 
 
+# -- which kernel goes where
+
+
+def in_pieces(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    scale: float,
+    *,
+    window: int | None = None,
+    cap: float | None = None,
+    sinks_H: Tensor | None = None,
+) -> Tensor:
+    """``TreeAttention`` where its fused kernel knows all that is asked, else ``by_path``."""
+    plain = window is None and cap is None and sinks_H is None
+    if plain and _FORWARD is not None and query.shape[-1] == value.shape[-1]:
+        return TreeAttention.apply(query, key, value, layout, scale)
+    return by_path(query, key, value, layout, scale, window=window, cap=cap, sinks_H=sinks_H)
+
+
+def _in_blocks(*args: Any, **kwargs: Any) -> Tensor:
+    """The kernel of ``engine.flex``, which stands on this file."""
+    from prefine.engine import flex
+
+    return flex.attention(*args, **kwargs)
+
+
+KERNELS: Mapping[str, Callable[..., Tensor]] = {"cpu": in_pieces, "cuda": _in_blocks}
+"""Tree attention by the kind of device; elsewhere it is ``by_path``."""
+
+
 # -- in transformers
 
 _LAYOUT: ContextVar[Layout | None] = ContextVar("layout", default=None)
@@ -263,12 +298,13 @@ def attend(
         calls.append(sliding_window)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     window = sliding_window if sliding_window is not None and layout.depth > sliding_window else None
-    plain = window is None and softcap is None and s_aux is None
-    if plain and query.device.type == "cpu" and _FORWARD is not None and query.shape[-1] == value.shape[-1]:
-        kind = "cpu"
-        narrow = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else value.dtype
-        return TreeAttention.apply(query.to(narrow), key.to(narrow), value.to(narrow), layout, scale), None
-    return by_path(query, key, value, layout, scale, window=window, cap=softcap, sinks_H=s_aux), None
+    kind = query.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else value.dtype
+    operands = (query.to(dtype), key.to(dtype), value.to(dtype))
+    kernel = KERNELS.get(kind, by_path)
+    out = kernel(*operands, layout, scale, window=window, cap=softcap, sinks_H=s_aux)
+    narrow.attended()
+    return out, None
 
 
 def _mask(**kwargs: Any) -> Any:

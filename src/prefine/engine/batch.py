@@ -52,6 +52,41 @@ def microbatches(lengths: Sequence[Sequence[int]], budget: int | None, *, by_len
     return batches
 
 
+def cut(policy: Policy, rows: Sequence[Sequence[Row]], budget: int | None) -> list[list[int]]:
+    """Contrasts in micro-batches of at most ``budget`` tokens. A policy that knows better than ``microbatches``
+    how many tokens its forward pass has says so by a method ``cut(rows, budget)``."""
+    own = getattr(policy, "cut", None)
+    return microbatches(row_lengths(rows), budget) if own is None else own(rows, budget)
+
+
+def padded_tokens(rows_per_batch: Sequence[Sequence[Row]]) -> int:
+    """Tokens of rectangles: rows x the longest row, added up over the batches."""
+    return sum(len(rows) * max((len(r.prompt) + len(r.response) for r in rows), default=0) for rows in rows_per_batch)
+
+
+def even_parts(sizes: Sequence[int], budget: int | None) -> list[list[int]]:
+    """Cut contrasts of these sizes into few parts of at most ``budget`` in sum, as even as can be had simply.
+
+    The largest first, each to the part with the least so far. A contrast over the budget alone gets a part of its
+    own (nearly: what has size 0 may join it). The members of a part are in their old order.
+
+    >>> even_parts([5, 3, 4, 2, 4], budget=10)
+    [[0, 2], [1, 3, 4]]
+    """
+    total, largest = sum(sizes), max(sizes, default=0)
+    count = 1 if budget is None else max(1, -(-total // budget))
+    while True:
+        parts: list[list[int]] = [[] for _ in range(min(count, len(sizes)))]
+        filled = [0] * len(parts)
+        for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+            least = filled.index(min(filled))
+            parts[least].append(i)
+            filled[least] += sizes[i]
+        if budget is None or max(filled, default=0) <= max(budget, largest) or count >= len(sizes):
+            return [sorted(part) for part in parts if part]
+        count += 1
+
+
 def collate(
     rows_per_contrast: Sequence[Sequence[Row]],
     roles: Sequence[Sequence[int]],

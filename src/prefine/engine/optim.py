@@ -20,12 +20,21 @@ if TYPE_CHECKING:
 Groups = list[dict[str, Any]]
 
 OPTIMIZERS: Mapping[str, Callable[[Groups, TrainSettings], Optimizer]] = {
-    "adamw": lambda groups, s: torch.optim.AdamW(groups, lr=s.lr, betas=s.betas),
-    "adam": lambda groups, s: torch.optim.Adam(groups, lr=s.lr, betas=s.betas),
+    "adamw": lambda groups, s: torch.optim.AdamW(groups, lr=s.lr, betas=s.betas, fused=_can_fuse(groups)),
+    "adam": lambda groups, s: torch.optim.Adam(groups, lr=s.lr, betas=s.betas, fused=_can_fuse(groups)),
     "rmsprop": lambda groups, s: torch.optim.RMSprop(groups, lr=s.lr, momentum=s.momentum),
     "sgd": lambda groups, s: torch.optim.SGD(groups, lr=s.lr, momentum=s.momentum),
     "adafactor": lambda groups, s: torch.optim.Adafactor(groups, lr=s.lr),
 }
+
+
+def _can_fuse(groups: Groups) -> bool:
+    """Whether Adam can update every parameter in one pass over its memory instead of about ten.
+
+    Parameters that are parts of a whole (sharded) keep the plain way, which knows how to be distributed.
+    """
+    parameters = [p for group in groups for p in group["params"]]
+    return all(type(p) is nn.Parameter and p.device.type in ("cpu", "cuda") for p in parameters)
 
 
 def parameter_groups(parameters: Iterable[nn.Parameter], settings: TrainSettings, lr: float) -> Groups:

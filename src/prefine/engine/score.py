@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prefine.engine.batch import collate, encode_contrasts, microbatches, row_lengths
+from prefine.engine.batch import collate, cut, encode_contrasts
 from prefine.engine.head import OutputHead, chunked_logp
 from prefine.policies.base import Limits, Policy, Row
 from prefine.slate import Contrast
@@ -144,6 +144,8 @@ def token_logp(model: nn.Module, padded: Padded, row_M: Tensor, column_M: Tensor
 
 def head_logp(head: Head, hidden_MD: Tensor, target_M: Tensor) -> Tensor:
     """(M,) log-probability of every target: in chunks of the vocabulary where the head is a plain layer."""
+    if isinstance(head, OutputHead) and getattr(head.linear, "runs_inside", False):  # see engine.sharding
+        return head.linear(hidden_MD, inside=lambda hidden_MD: chunked_logp(head, hidden_MD, target_M))
     if isinstance(head, OutputHead) and head.is_plain:
         return chunked_logp(head, hidden_MD, target_M)
     # Without a gradient nothing is kept, so chunks hold the memory for logits down; with one they would not.
@@ -269,16 +271,16 @@ def score_contrasts(
 ) -> list[list[np.ndarray]]:
     """Log-probabilities of every member's response tokens, without gradient and without dropout.
 
-    Gives one list a contrast with one array a member (as long as its row's mask). ``budget`` is in padded
-    tokens a batch. This is how references are scored: in the ``precision`` of the training they are for, so
-    that a policy agrees with its own reference before the first step.
+    Gives one list a contrast with one array a member (as long as its row's mask). ``budget`` is in tokens a
+    forward pass (see ``batch.cut``). This is how references are scored: in the ``precision`` of the training they
+    are for, so that a policy agrees with its own reference before the first step.
     """
     from prefine.engine.learner import autocast
 
     rows = encode_contrasts(policy, contrasts, limits)
     scored: list[list[np.ndarray]] = [[] for _ in contrasts]
     with torch.no_grad(), evaluating(policy.module):
-        for batch in microbatches(row_lengths(rows), budget):
+        for batch in cut(policy, rows, budget):
             collated = collate([rows[i] for i in batch], [contrasts[i].roles for i in batch])
             with autocast(policy.module, precision) if policy.module is not None else nullcontext():
                 logp_NT = policy.logp(collated)[0].cpu().numpy()

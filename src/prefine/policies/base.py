@@ -15,6 +15,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from prefine.errors import InputError
 from prefine.slate import Candidate, Contrast, Prompt
 
 
@@ -37,6 +38,8 @@ class Row:
     prompt: tuple[int, ...]
     response: tuple[int, ...]
     mask: tuple[float, ...]
+    lost: int = 0
+    """Response tokens that limits cut off."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,14 @@ class Sampling:
     """Tokens a response may have."""
     stop: tuple[str, ...] = ()
     """Texts that end a response."""
+    sampler: str = "own"
+    """Who draws: ``own`` (prefine) or ``vllm`` (on a GPU, with prefine[vllm])."""
+
+    def __post_init__(self) -> None:
+        from prefine.policies.samplers import SAMPLERS
+
+        if self.sampler not in SAMPLERS:
+            raise InputError(f"there is no sampler {self.sampler!r}", remedy=f"give one of {', '.join(SAMPLERS)}")
 
 
 @runtime_checkable

@@ -16,6 +16,9 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from prefine.engine import tree_route
+from prefine.engine.batch import microbatches, row_lengths
+from prefine.engine.ends import end_hidden
 from prefine.engine.score import accepted, backbone, pad_rows, score_contrasts
 from prefine.errors import InputError
 from prefine.policies import lora
@@ -94,6 +97,12 @@ class RewardModel(TransformersPolicy):
             raise ValueError("a reward model gives the tokens of a prompt no probability")
         return self._rewards(batch.rows)[:, None], None
 
+    def cut(self, rows: Sequence[Sequence[Row]], budget: int | None) -> list[list[int]]:
+        """Contrasts in micro-batches, by the tokens that ``logp`` will compute."""
+        if getattr(self.model, "score", None) is None:
+            return microbatches(row_lengths(rows), budget)
+        return tree_route.cut(self.model, rows, budget, head=False)
+
     def reward(self, slates: Sequence[Slate], limits: Limits | None = None, budget: int = 16384) -> list[list[float]]:
         """One number for every candidate of every slate (what a judge needs)."""
         asked = [group(slate, range(len(slate)), [OTHER] * len(slate)) for slate in slates if len(slate) > 0]
@@ -108,18 +117,22 @@ class RewardModel(TransformersPolicy):
     def _rewards(self, rows: Sequence[Row]) -> Tensor:
         """(N,) the head's number at the last token of each row that is not padding, as plain transformers reads
         it (where padding and end are one token, as in some published models, that is the one before the end)."""
-        padded = pad_rows([row.prompt + row.response for row in rows], device=self.device, fill=self.pad)
-        inputs = {"attention_mask": padded.real_NL, "position_ids": padded.position_NL, "use_cache": False}
         head = getattr(self.model, "score", None)
-        inner = self.model if head is None else backbone(self.model)
-        output = inner(padded.ids_NL, **{name: x for name, x in inputs.items() if name in accepted(inner)})
-        if head is None:  # an encoder, which has its own way of reading a text as a whole
-            reward_N1 = output.logits
-        else:
-            last_N = ((padded.ids_NL != self.pad) * padded.position_NL).argmax(-1)
-            reward_N1 = head(output.last_hidden_state[torch.arange(len(rows), device=self.device), last_N])
+        ids = [row.prompt + row.response for row in rows]
+        reward_N1 = self._whole(ids) if head is None else head(end_hidden(self.model, [self._read(i) for i in ids]))
         reward_N = reward_N1[:, 0]
         return reward_N.float() if reward_N.dtype in (torch.float16, torch.bfloat16) else reward_N
+
+    def _read(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        """A row up to the token its reward is read at: what comes after it, nobody reads."""
+        return ids[: next((n for n in range(len(ids), 0, -1) if ids[n - 1] != self.pad), 1)]
+
+    def _whole(self, rows: Sequence[tuple[int, ...]]) -> Tensor:
+        """(N, 1) of an encoder, which has its own way of reading a text as a whole."""
+        padded = pad_rows(rows, device=self.device, fill=self.pad)
+        inputs = {"attention_mask": padded.real_NL, "position_ids": padded.position_NL, "use_cache": False}
+        taken = accepted(self.model)
+        return self.model(padded.ids_NL, **{name: x for name, x in inputs.items() if name in taken}).logits
 
 
 def _padding(codec: TextCodec) -> int:

@@ -205,7 +205,8 @@ class TextCodec:
         room = window - keep
         if keep == len(row.prompt) and len(row.response) <= room:
             return row
-        return Row(self.cut_prompt(row.prompt, keep), row.response[:room], row.mask[:room])
+        lost = max(len(row.response) - room, 0)
+        return Row(self.cut_prompt(row.prompt, keep), row.response[:room], row.mask[:room], lost)
 
     def _known(self, ids: tuple[int, ...]) -> tuple[int, ...]:
         if self.vocab_size is not None and ids and max(ids) >= self.vocab_size:
