@@ -8,13 +8,17 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
 # Two workers on small machines; one thread each, so that they do not fight over the cores.
 WORKERS ?= 2
 TORCH   ?= torch==2.13.0
+# What prefine is measured against lives in an environment of its own.
+PEER          := .venv-peer
+BENCH_THREADS ?= 2
+BENCH = $(if $(PAIRS),--pairs $(PAIRS)) $(if $(DATA),--data $(DATA)) $(if $(SLATES),--slates $(SLATES))
 
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test claims bench lint format docs clean
+.PHONY: help setup demo test claims bench bench-gpu lint format docs clean
 # A recipe that fails leaves no half-made stamp behind.
 .DELETE_ON_ERROR:
 
@@ -29,13 +33,16 @@ demo: $(VENV)/.run ## a run from start to report on the embedded assistant: a fe
 	@OMP_NUM_THREADS=2 $(BIN)/prefine demo
 
 test: $(VENV)/.test ## the tests
-	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 claims: $(VENV)/.run ## measure the claim of every system, into claims.json
 	@$(BIN)/prefine claim --all
 
-bench: $(VENV)/.run ## time training, scoring and sampling, into benchmarks/results.json
-	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
+bench: $(VENV)/.run $(PEER)/.done ## measure against TRL and transformers; ROWS="..." PAIRS=5 DATA=pairs.jsonl SLATES=slates.jsonl
+	@OMP_NUM_THREADS=$(BENCH_THREADS) $(BIN)/python -m benchmarks $(ROWS) $(BENCH)
+
+bench-gpu: $(VENV)/.run $(PEER)/.done ## the training rows with a 0.5B model on a CUDA device
+	@$(BIN)/python -m benchmarks $(or $(ROWS),gpu) $(BENCH)
 
 lint: $(VENV)/.test ## style, format and types
 	@$(BIN)/ruff check src tests benchmarks docs
@@ -76,4 +83,17 @@ $(VENV)/.run: $(VENV)/.torch requirements/run.txt pyproject.toml
 $(VENV)/.test: $(VENV)/.run requirements/test.txt
 	@echo "[3/3] what the tests, the linters and the documentation need"
 	@$(PIP) install -r requirements/test.txt
+	@touch $@
+
+# --- what the benchmarks compare with, pinned, and never in prefine's own environment ---
+
+$(PEER)/.torch:
+	@echo "[1/2] $(PEER) and $(TORCH) (a large download, once)"
+	@$(PYTHON) -m venv $(PEER)
+	@$(PEER)/bin/python -m pip --disable-pip-version-check -qq install $(TORCH)
+	@touch $@
+
+$(PEER)/.done: $(PEER)/.torch requirements/bench-peer.txt
+	@echo "[2/2] TRL and what it needs"
+	@$(PEER)/bin/python -m pip --disable-pip-version-check -qq install -r requirements/bench-peer.txt
 	@touch $@

@@ -38,7 +38,7 @@ def test_what_the_library_needs_is_pinned() -> None:
     assert asked() | asked("lora") <= set(pins("run.txt"))
 
 
-@pytest.mark.parametrize("group", ["data", "tensorboard", "serve", "docs"])
+@pytest.mark.parametrize("group", ["data", "tensorboard", "serve", "ray", "docs"])
 def test_what_the_tests_need_is_pinned(group: str) -> None:
     assert asked(group) <= set(pins("test.txt")) | set(pins("run.txt"))
 

@@ -135,18 +135,27 @@ class PolicyHandle:
 
     def load(self) -> Policy:
         """The live policy, for scoring and sampling. Do not train this one: others may hold it."""
-        place = (self.key, str(sorted(self.placement.items(), key=str)))
-        if place not in _LIVE:
-            _LIVE[place] = self.fresh()
+        if self._place not in _LIVE:
+            _LIVE[self._place] = self.fresh()
             while len(_LIVE) > LIVE_POLICIES:
                 _LIVE.popitem(last=False)
-        _LIVE.move_to_end(place)
-        return _LIVE[place]
+        _LIVE.move_to_end(self._place)
+        return _LIVE[self._place]
+
+    def release(self) -> None:
+        """Keep it in memory no longer (``load`` reads it again)."""
+        _LIVE.pop(self._place, None)
+
+    @property
+    def _place(self) -> tuple[str, str]:
+        return self.key, str(sorted(self.placement.items(), key=str))
 
     def fresh(self) -> Policy:
         """A copy of its own, to train."""
         from prefine.policies import load_policy
+        from prefine.policies.samplers import release
 
+        release()  # another sampling engine may hold the memory that this needs
         return load_policy(self.path, **self.placement)
 
 
@@ -154,3 +163,8 @@ LIVE_POLICIES = 3
 """How many loaded models are kept: the current one, its reference, a judge."""
 
 _LIVE: OrderedDict[Any, Policy] = OrderedDict()
+
+
+def forget() -> None:
+    """Keep no model loaded (``PolicyHandle.load`` reads it again)."""
+    _LIVE.clear()

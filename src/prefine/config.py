@@ -25,7 +25,7 @@ from prefine.store import write_text
 
 FILE = "run.yaml"
 
-PLACE = ("device", "threads", "track")
+PLACE = ("device", "threads", "cluster", "workers", "track")
 """Where and how a run computes: may differ when a run goes on, as it is the same run."""
 
 
@@ -72,6 +72,8 @@ class RunConfig(Part):
     lora: Lora | None = None
     device: str = "auto"
     threads: int | None = Field(None, ge=1)
+    cluster: str | None = None
+    workers: int | None = Field(None, ge=1)
     track: tuple[str, ...] = ()
     trust_remote_code: bool = False
 

@@ -6,40 +6,82 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from prefine.artifacts import Logps, Rows
-from prefine.slate import Slate
+from prefine.cluster import Cluster, Task
+from prefine.slate import Contrast, Slate
 from prefine.store import write_text
 
 
 def in_parts(
+    cluster: Cluster,
+    task: Task[Sequence[Mapping[str, Any]]],
     rows: Rows[Slate],
     width: int,
-    chunk: Callable[[list[Slate], int], Iterable[dict[str, Any]]],
     work: Path,
     target: Path,
-    tell: Callable[[int], None],
+    tell: Callable[[int, Sequence[Mapping[str, Any]]], None],
 ) -> None:
-    """Work through rows in parts of ``width``, each written whole under a name that holds its checksum."""
+    """Work through rows in parts of ``width``, each written whole under a name that holds its checksum.
+
+    Parts may be done in any order; the target has them in the order of the rows. ``tell`` hears how many rows
+    are done, and of every part done now its lines.
+    """
     parts = work / "parts"
     parts.mkdir(parents=True, exist_ok=True)
-    names = []
-    for first in range(0, len(rows), width):
-        found = next((p for p in parts.glob(f"{first:09d}.*.jsonl") if _part_is_whole(p)), None)
-        if found is None:
-            text = b"".join(line(row) for row in chunk(rows[first : first + width], first))
-            found = parts / f"{first:09d}.{hashlib.sha256(text).hexdigest()[:16]}.jsonl"
-            write_text(found, text.decode())
-        names.append(found)
-        tell(min(first + width, len(rows)))
+    found: dict[int, Path] = {}
+    for path in parts.glob("*.jsonl"):
+        if _part_is_whole(path):
+            found[int(path.name.split(".")[0])] = path
+    firsts = range(0, len(rows), width)
+    missing = [first for first in firsts if first not in found]
+    done = len(rows) - sum(_width(first, width, rows) for first in missing)
+    if done:
+        tell(done, ())
+    for first, lines in cluster.map(task, ((first, rows[first : first + width]) for first in missing)):
+        text = b"".join(line(row) for row in lines)
+        found[first] = parts / f"{first:09d}.{hashlib.sha256(text).hexdigest()[:16]}.jsonl"
+        write_text(found[first], text.decode())
+        done += _width(first, width, rows)
+        tell(done, lines)
     with target.open("wb") as out:
-        for part in names:
-            out.write(part.read_bytes())
+        for first in firsts:
+            out.write(found[first].read_bytes())
+
+
+def logps_in_parts(
+    cluster: Cluster,
+    task: Task[list[list[np.ndarray]]],
+    contrasts: Rows[Contrast],
+    width: int,
+    parts: Path,
+    tell: Callable[[int], None],
+) -> list[Path]:
+    """Log-probabilities in parts of ``width`` contrasts, each a folder put in place by one rename; in order."""
+    folders = {first: parts / f"{first:09d}" for first in range(0, len(contrasts), width)}
+    missing = [first for first, folder in folders.items() if not folder.exists()]
+    done = len(contrasts) - sum(_width(first, width, contrasts) for first in missing)
+    if done:
+        tell(done)
+    for first, logps in cluster.map(task, ((first, contrasts[first : first + width]) for first in missing)):
+        half = parts / f"{first:09d}.partial"
+        shutil.rmtree(half, ignore_errors=True)
+        half.mkdir(parents=True)
+        Logps.write(half, logps)
+        half.rename(folders[first])
+        done += _width(first, width, contrasts)
+        tell(done)
+    return list(folders.values())
+
+
+def _width(first: int, width: int, rows: Rows[Any]) -> int:
+    """Rows that the part at ``first`` has: all ``width``, but for the last part."""
+    return min(width, len(rows) - first)
 
 
 def _part_is_whole(path: Path) -> bool:

@@ -20,14 +20,18 @@ from prefine.binding import Source, source_of
 from prefine.binding.rehearsal import wanted
 from prefine.catalogue import System, find
 from prefine.config import FILE, RunConfig, differences, parse, read_config, write_config
+from prefine.engine import processes
 from prefine.engine.settings import TrainSettings
 from prefine.errors import InputError, RunStopped
 from prefine.options import Option, of_dataclass, of_function, unknown
+from prefine.place import place
+from prefine.policies import samplers
 from prefine.policies.base import Sampling
 from prefine.store import holder
 
 if TYPE_CHECKING:
     from prefine.artifacts import PolicyHandle
+    from prefine.cluster import Cluster
     from prefine.run import Progress, Run
 
 RUNS = Path("runs")
@@ -78,6 +82,8 @@ def prepare(values: Mapping[str, Any], *, out: Path | None = None, fresh: bool =
     suited = {k: v for k, v in source.settings(system).items() if k not in given}
     train = _settings(TRAIN_OPTIONS, config.train, suited, without=options)
     sampling = _settings(SAMPLING_OPTIONS, config.sampling, suited, without=options)
+    if not config.cluster:  # there its workers need it, and say so
+        samplers.need(sampling.get("sampler", "own"))
     settings = TrainSettings.of(train)
     chosen = _settings(options, config.options, suited)
     TrainSettings.of({k: v for k, v in chosen.items() if k in TRAIN_OPTIONS})  # what the recipe passes on
@@ -118,15 +124,23 @@ def place_of(file: Path) -> Path | None:
 
 
 def launch(prepared: Prepared, progress: Progress | None = None) -> Outcome:
-    """Run the recipe in its directory; running it again goes on or replays."""
+    """Run the recipe in its directory; running it again goes on or replays.
+
+    Under ``torchrun`` every process launches, and they work together (``prefine.ranks``).
+    """
+    _place(prepared.config)
+    with processes.joined(prepared.config.device):
+        return _launched(prepared, progress)
+
+
+def _launched(prepared: Prepared, progress: Progress | None) -> Outcome:
     from prefine.report.trackers import trackers_for
-    from prefine.run import Run
 
     config = prepared.config
-    _place(config)
-    if prepared.fresh and prepared.out.exists():
+    leads = processes.rank() == 0
+    if leads and prepared.fresh and prepared.out.exists():
         shutil.rmtree(prepared.out)
-    run = Run(
+    run = _kind_of_run()(
         prepared.out,
         seed=config.seed,
         settings=prepared.settings,
@@ -134,16 +148,24 @@ def launch(prepared: Prepared, progress: Progress | None = None) -> Outcome:
         placement=_placement(config),
         adapter=_adapter(config),
         progress=progress,
+        cluster=_cluster(config),
     )
     with run:
         write_config(config, run.dir)
-        run.trackers = trackers_for(config.track, run.dir, config.plain())
+        run.trackers = trackers_for(config.track if leads else [], run.dir, config.plain())
         try:
             before, after, final = _perform(prepared, run)
         finally:
             for tracker in run.trackers:
                 tracker.close()
-    return Outcome(run.dir, final, _report(run), before, after)
+    return Outcome(run.dir, final, _report(run) if leads else None, before, after)
+
+
+def _kind_of_run() -> type[Run]:
+    from prefine.ranks import SharedRun
+    from prefine.run import Run
+
+    return SharedRun if processes.together() else Run
 
 
 def _perform(prepared: Prepared, run: Run) -> tuple[dict[str, float], dict[str, float], Path]:
@@ -153,7 +175,8 @@ def _perform(prepared: Prepared, run: Run) -> tuple[dict[str, float], dict[str, 
         prepared.source.bind(run, name, start) if name in prepared.inputs else None for name in prepared.system.inputs
     ]
     run.yardstick = prepared.source.yardstick(run, start)
-    before = run.watch(start)
+    # A reward model has no answers of its own: nothing of the start is like what will be measured of it.
+    before = {} if prepared.system.family == "reward" else run.watch(start)
     policy = prepared.system.recipe(run, *bound, **prepared.config.options)
     after = _measured(run, policy)
     return before, after, run.finish(policy)
@@ -245,13 +268,36 @@ def _check_place(config: RunConfig) -> None:
 
     if not DEVICES.fullmatch(config.device):
         raise InputError(f"there is no device {config.device!r}", remedy="give auto, cpu, cuda, cuda:N or mps")
-    if config.device.startswith("cuda") and not torch.cuda.is_available():
+    _cluster(config)
+    _check_processes(config)
+    if config.device.startswith("cuda") and config.cluster is None and not torch.cuda.is_available():
         raise InputError("there is no CUDA device here", remedy="leave out --device, or give --device cpu")
     for name in config.track:
         if name not in TRACKERS:
             raise unknown(name, TRACKERS, "there is no tracker")
     if config.lora is not None:
         need_peft()
+
+
+def _check_processes(config: RunConfig) -> None:
+    """Processes that ``torchrun`` started have to fit what they are asked to do."""
+    import torch
+
+    here = place()
+    if here.size == 1:
+        return
+    if config.cluster is not None:
+        raise InputError("--cluster under torchrun", remedy="use one of the two: both divide the work over processes")
+    if config.device.startswith("cuda:"):
+        raise InputError(
+            f"{here.size} processes on one device {config.device}", remedy="give --device cuda: each takes its own GPU"
+        )
+    gpus = torch.cuda.device_count() if config.device != "cpu" and torch.cuda.is_available() else None
+    if gpus is not None and here.local >= gpus:
+        raise InputError(
+            f"more processes than GPUs on this machine (it has {gpus})",
+            remedy=f"start --nproc-per-node {gpus}, or give --device cpu",
+        )
 
 
 def _check_directory(out: Path, config: RunConfig, fresh: bool) -> None:
@@ -261,7 +307,7 @@ def _check_directory(out: Path, config: RunConfig, fresh: bool) -> None:
         raise InputError(f"cannot write to {out}", remedy="choose another directory with --out")
     if not out.exists():
         return
-    who = holder(out)
+    who = holder(out) if place().rank == 0 else None  # of several processes one has the lock
     if who is not None:
         raise RunStopped(
             f"{out} is in use by {who}", remedy="wait for it to end, stop it, or choose another directory with --out"
@@ -301,10 +347,21 @@ def _placement(config: RunConfig) -> dict[str, Any]:
     import torch
 
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
-    placement: dict[str, Any] = {"device": automatic if config.device == "auto" else config.device}
+    device = automatic if config.device == "auto" else config.device
+    placement: dict[str, Any] = {
+        "device": f"cuda:{place().local}" if device == "cuda" and processes.together() else device
+    }
+    if config.cluster is not None and config.device != "cpu":
+        placement["device"] = None  # an accelerator where there is one: workers may have it and the driver not
     if config.trust_remote_code:
         placement["trust_remote_code"] = True
     return placement
+
+
+def _cluster(config: RunConfig) -> Cluster:
+    from prefine.cluster import open_cluster
+
+    return open_cluster(config.cluster, workers=config.workers, threads=config.threads, device=config.device)
 
 
 def _adapter(config: RunConfig) -> Any:

@@ -29,20 +29,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import torch
 
 from prefine.artifacts import Contrasts, Logps, PolicyHandle, Rows, Slates, contrasts_at, slates_at
-from prefine.durable import in_parts, join_logps, line, link_or_copy
+from prefine.cluster import Cluster
+from prefine.cluster.local import Here
+from prefine.cluster.work import Judged, Sampled, Scored, Trained
+from prefine.durable import in_parts, join_logps, line, link_or_copy, logps_in_parts
 from prefine.errors import InputError
 from prefine.fingerprint import key_of, seed_of
 from prefine.judging.base import Judge
 from prefine.policies.base import Sampling
 from prefine.secrets import redact
-from prefine.slate import Feedback, Slate, beside
+from prefine.slate import Slate, beside
 from prefine.store import Store, append_json, lock, read_jsonl, room, write_text
 
 if TYPE_CHECKING:
+    from prefine.engine.reference import Following
     from prefine.engine.settings import TrainSettings
     from prefine.evaluation import Yardstick
     from prefine.objectives.scores import Objective
@@ -94,6 +97,7 @@ class Run:
         placement: Mapping[str, Any] | None = None,
         adapter: Any = None,
         progress: Progress | None = None,
+        cluster: Cluster | None = None,
     ) -> None:
         from prefine.engine.settings import TrainSettings
 
@@ -106,6 +110,8 @@ class Run:
         self.adapter = adapter
         """LoRA settings: a policy without an adapter gets one when it is trained first."""
         self.progress: Progress = progress or _Quiet()
+        self.cluster: Cluster = cluster or Here()
+        """Where sampling, judging, scoring and training are done: in this process unless told otherwise."""
         self.yardstick: Yardstick | None = None
         self.round: int | None = None
         self.trackers: Sequence[Tracker] = ()
@@ -115,7 +121,10 @@ class Run:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Run:
-        self._stack.enter_context(lock(self.dir))
+        with contextlib.ExitStack() as stack:  # all of it, or nothing is held
+            stack.enter_context(lock(self.dir))
+            stack.enter_context(self.cluster.open([self.dir, self.store.root], self.progress.say))
+            self._stack = stack.pop_all()
         for log in ("metrics.jsonl", "evaluations.jsonl", "samples.jsonl", "notes.jsonl"):
             (self.dir / log).unlink(missing_ok=True)  # written again from the artifacts, in the same order
         self._journal("start", "run")
@@ -186,24 +195,17 @@ class Run:
         }
         key = self._key("sample", seed=self.seed, **about)
         origin = {"policy": policy.key[:12], "role": role, "round": self.round}
-        tokens = 0
-
-        def chunk(rows: list[Slate], first: int) -> Iterator[dict[str, Any]]:
-            nonlocal tokens
-            seeds = [seed_of(key, first + i) for i in range(len(rows))]
-            drawn = policy.load().sample([s.prompt for s in rows], sampling, seeds)
-            for slate, candidates in zip(rows, drawn, strict=True):
-                tokens += sum(len(c.tokens or c.text.split()) for c in candidates)
-                named = [dataclasses.replace(c, origin={**c.origin, **origin}) for c in candidates]
-                yield slate.with_candidates(named).to_json()
+        task = Sampled(policy, sampling, key, origin)
 
         def make(work: Path, out: Path, stage: Stage) -> dict[str, Any]:
-            started = time.monotonic()
+            started, tokens = time.monotonic(), 0
 
-            def tell(done: int) -> None:
+            def tell(done: int, lines: Sequence[Mapping[str, Any]]) -> None:
+                nonlocal tokens
+                tokens += sum(_drawn(line["candidates"][-n:]) for line in lines)
                 stage.update(done, tokens_per_second=tokens / max(time.monotonic() - started, 1e-9))
 
-            in_parts(prompts, max(1, CHUNK // n), chunk, work, out / "slates.jsonl", tell)
+            in_parts(self.cluster, task, prompts, max(1, CHUNK // n), work, out / "slates.jsonl", tell)
             drawn = sum(len(c.tokens or c.text.split()) for s in slates_at(key, out) for c in s.candidates[-n:])
             return {"slates": len(prompts), "candidates": n * len(prompts), "tokens": drawn}
 
@@ -215,20 +217,11 @@ class Run:
         key = self._key("judge", slates=slates, judge=judge)
         width = max(1, CHUNK // max(1, len(slates[0]) if len(slates) else 1))
 
-        def chunk(rows: list[Slate], first: int) -> Iterator[dict[str, Any]]:
-            columns = judge(rows)
-            if len(columns) != len(rows):
-                raise InputError(
-                    f"the judge gave feedback on {len(columns)} slates of {len(rows)}",
-                    remedy="a judge returns one mapping of columns for every slate it is given, in order",
-                )
-            for slate, found in zip(rows, columns, strict=True):
-                for name, column in found.items():
-                    slate = slate.with_feedback(name, _finite(slate, name, column))
-                yield slate.to_json()
-
         def make(work: Path, out: Path, stage: Stage) -> dict[str, Any]:
-            in_parts(slates, width, chunk, work, out / "slates.jsonl", stage.update)
+            def tell(done: int, lines: Sequence[Mapping[str, Any]]) -> None:
+                stage.update(done)
+
+            in_parts(self.cluster, Judged(judge), slates, width, work, out / "slates.jsonl", tell)
             before = set(slates[0].feedback) if len(slates) else set()
             given, abstained = 0, 0
             for slate in slates_at(key, out):
@@ -292,22 +285,9 @@ class Run:
         key = self._key("logps", policy=policy, contrasts=contrasts, limits=limits, precision=precision)
 
         def make(work: Path, out: Path, stage: Stage) -> dict[str, Any]:
-            from prefine.engine.score import score_contrasts
-
-            parts = work / "parts"
-            done = 0
-            while done < len(contrasts):
-                block = contrasts[done : done + CHUNK]
-                part = parts / f"{done:09d}"
-                if not part.exists():
-                    half = parts / f"{done:09d}.partial"
-                    shutil.rmtree(half, ignore_errors=True)
-                    half.mkdir(parents=True)
-                    Logps.write(half, score_contrasts(policy.load(), block, limits, budget, precision))
-                    half.rename(part)
-                done += len(block)
-                stage.update(done)
-            join_logps([parts / f"{i:09d}" for i in range(0, len(contrasts), CHUNK)], out)
+            task = Scored(policy, limits, budget, precision)
+            parts = logps_in_parts(self.cluster, task, contrasts, CHUNK, work / "parts", stage.update)
+            join_logps(parts, out)
             return {"contrasts": len(contrasts)}
 
         path = self._make("logps", key, make, label=label or "score the reference", total=len(contrasts))
@@ -320,18 +300,20 @@ class Run:
         *,
         objective: Objective,
         reference: PolicyHandle | Mapping[str, PolicyHandle] | None = None,
+        following: Following | str | None = None,
         label: str = "",
         **settings: Any,
     ) -> PolicyHandle:
         """A new policy, trained from this one on the contrasts.
 
-        ``reference``: the frozen policy the objective compares with (default: the policy as it starts), or
-        several by name. ``settings`` override the run's training settings for this call.
+        ``reference``: the policy the objective compares with (default: the policy as it starts), or several by
+        name; frozen, or moving as ``following`` says (``engine.reference``). ``settings`` override the run's
+        training settings for this call.
         """
+        from prefine.engine.reference import Moving
+        from prefine.engine.reference import following as follow
         from prefine.engine.settings import TrainSettings
-        from prefine.engine.train import train
         from prefine.objectives.scores import traits
-        from prefine.policies import with_adapter
 
         wanted = traits(objective)[0]
         named = reference if isinstance(reference, Mapping) else dict.fromkeys(wanted, reference or policy)
@@ -339,7 +321,12 @@ class Run:
         if missing:
             raise InputError(f"the objective reads references {missing}", remedy="pass reference={name: policy, ...}")
         chosen = TrainSettings.of({**dataclasses.asdict(self.settings), **settings})
-        references = {name: self.logps(named[name], contrasts, settings=chosen) for name in wanted}
+        how = follow(following)
+        moves = how.moves_within(chosen.steps(len(contrasts)))
+        references = {
+            name: Moving(how, start=named[name]) if moves else self.logps(named[name], contrasts, settings=chosen)
+            for name in wanted
+        }
         key = self._key(
             "train", policy=policy, contrasts=contrasts, objective=objective, references=references,
             settings=chosen.fingerprint(), adapter=self.adapter, seed=self.seed,
@@ -347,23 +334,30 @@ class Run:
         settings_here = dataclasses.replace(chosen, seed=seed_of(key) % 2**31)
 
         def make(work: Path, out: Path, stage: Stage) -> dict[str, Any]:
-            learner = with_adapter(policy.fresh(), self.adapter, seed=settings_here.seed)
-
             def tell(row: Mapping[str, float]) -> None:
                 stage.update(row["step"], **row)
                 self.track(row)
 
-            result = train(
-                learner, contrasts, objective, references=references, settings=settings_here,
-                checkpoint_dir=work / "checkpoints", progress=tell,
-            )  # fmt: skip
-            learner.save(out)
+            for handle in (policy, *named.values()):
+                handle.release()  # while it trains, one copy of the weights is enough
+            job = Trained(
+                policy, self.adapter, contrasts, objective, references, settings_here, work / "checkpoints", out
+            )
+            result = self.cluster.train(job, tell)
             rows = [{k: v for k, v in row.items() if not k.startswith("time/")} for row in result.metrics]
             write_text(out / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-            return {"contrasts": len(contrasts), "steps": result.steps, "tokens": _tokens(rows)}
+            counted = {"tokens": "step_tokens", "responses": "step_responses", "cut": "step_cut"}
+            sums = {name: _over_steps(rows, each) for name, each in counted.items() if rows and each in rows[0]}
+            return {"contrasts": len(contrasts), "steps": result.steps, **sums}
 
         title = label or "train"
         path = self._make("train", key, make, label=title, total=settings_here.steps(len(contrasts)))
+        figures = self.store.manifest(key)["figures"]
+        if figures.get("cut"):
+            self.progress.say(
+                f"{figures['cut']:,} of {figures['responses']:,} responses trained on were cut to "
+                f"max_length={chosen.max_length} tokens"
+            )
         for row in read_jsonl(path / "metrics.jsonl"):
             append_json(self.dir / "metrics.jsonl", {"key": key, "label": title, "round": self.round, **row})
         return PolicyHandle(key, path, self.placement)
@@ -589,22 +583,19 @@ class Run:
         )
 
 
-def _tokens(rows: Sequence[Mapping[str, float]]) -> int:
-    """Tokens trained on, from the rows of metrics (so the same for a run that was interrupted)."""
+def _drawn(candidates: Sequence[Mapping[str, Any]]) -> int:
+    """Tokens of candidates as they are written down (words where the tokens are not known)."""
+    return sum(len(c.get("tokens") or c["text"].split()) for c in candidates)
+
+
+def _over_steps(rows: Sequence[Mapping[str, float]], name: str) -> int:
+    """A number of every step added up over all, from the rows of metrics, which hold its means (so the same for a
+    run that was interrupted)."""
     total, before = 0.0, 0.0
     for row in rows:
-        total += row.get("step_tokens", 0.0) * (row["step"] - before)
+        total += row.get(name, 0.0) * (row["step"] - before)
         before = row["step"]
     return round(total)
-
-
-def _finite(slate: Slate, name: str, column: Feedback) -> Feedback:
-    if column.kind == "score" and any(v is not None and not np.isfinite(v) for v in column.values):
-        raise InputError(
-            f"judge column {name!r} has a score that is not a finite number on slate {slate.id!r}",
-            remedy="let the judge give None where it cannot say",
-        )
-    return column
 
 
 def _told(rows: Rows[Any], stage: Stage) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,9 @@ def test_own_model_and_pairs(run_dir: Path, good: Path) -> None:
 
 def test_the_whole_configuration_is_written_down(run_dir: Path, good: Path) -> None:
     config = yaml.safe_load((run_dir / "run.yaml").read_text())
-    assert config["system"] == "dpo" and config["options"] == {"beta": 0.5, "label_smoothing": 0.0}
+    assert config["system"] == "dpo" and config["options"] == {
+        "beta": 0.5, "label_smoothing": 0.0, "following": "fixed",
+    }  # fmt: skip
     assert config["inputs"]["data"] == str(good / "pairs.jsonl")
     assert config["train"]["lr"] == 0.01 and config["train"]["weight_decay"] == 0.0, "defaults too"
     assert config["sampling"]["max_tokens"] == 4
@@ -150,11 +153,39 @@ def test_a_reward_model_becomes_a_judge(good: Path, tmp_path: Path, capsys: pyte
     figures = last(judge)
     assert figures["pair_accuracy"] == 1.0 and figures["pair_chosen_reward"] > figures["pair_rejected_reward"]
     assert not {"kl", "pair_chosen_logp", "pair_ranking_accuracy"} & set(figures), "a reward is no log-probability"
+    assert "sample" not in {row["verb"] for row in read_jsonl(judge / "journal.jsonl")}, "it has no answers of its own"
+    assert (judge / "report.html").exists()
     words = ["--model", str(good / "model"), "--prompts", str(good / "prompts.jsonl"), "--rounds", "1", "--n", "2"]
     ran(
         capsys, "iterate", *words, "--judge", f"reward-model:{judge / 'policy'}", "--out", str(tmp_path / "run"), *QUICK
     )
     assert "reward" in last(tmp_path / "run")
+
+
+def test_a_reference_that_follows(good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ran(capsys, "dpo", *own(good, tmp_path / "run"), "--epochs", "3", "--following", "synced:every=1")
+    losses = [row["loss"] for row in read_jsonl(tmp_path / "run" / "metrics.jsonl")]
+    assert len(losses) > 1 and losses == pytest.approx([0.6931] * len(losses), abs=1e-3)
+
+
+def test_responses_cut_to_max_length_are_counted_and_told(
+    good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    for _ in range(2):  # a replay says it too
+        code = main(["run", "sft", *own(good, out), "--max-length", "2"])
+        said = capsys.readouterr()
+        assert code == 0, said.err
+        assert re.search(
+            r"[1-9]\d* of [1-9]\d* responses trained on were cut to max_length=2 tokens", said.out + said.err
+        )
+    (figures,) = (
+        r["figures"] for r in read_jsonl(out / "journal.jsonl") if (r["verb"], r["event"]) == ("train", "done")
+    )
+    assert 0 < figures["cut"] <= figures["responses"]
+    main(["run", "sft", *own(good, tmp_path / "whole"), "--max-length", "500"])
+    said = capsys.readouterr()
+    assert "were cut" not in said.out + said.err
 
 
 def test_adapters(good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

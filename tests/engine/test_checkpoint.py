@@ -135,6 +135,18 @@ def test_an_optimiser_goes_on_as_if_nothing_had_happened(make: object, dtype: to
     assert all(torch.equal(a, b) for a, b in zip(straight, broken, strict=True))
 
 
+def test_the_optimisers_state_is_counted_in_the_order_it_is_asked_for() -> None:
+    """However an optimiser groups the parameters (whole ones and slices apart), a checkpoint counts them alike."""
+    a, b = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(3))
+    one = torch.optim.SGD([a, b], lr=0.1, momentum=0.9)
+    a.grad, b.grad = torch.ones(2), torch.full((3,), 2.0)
+    one.step()
+    other = torch.optim.SGD([{"params": [b]}, {"params": [a]}], lr=0.1, momentum=0.9)
+    load_optimizer_tensors(other, optimizer_tensors(one), [a, b])
+    assert torch.equal(other.state[b]["momentum_buffer"], torch.full((3,), 2.0))
+    assert optimizer_tensors(other, [a, b]).keys() == {"0.momentum_buffer", "1.momentum_buffer"}
+
+
 def _draws() -> tuple[float, float, float]:
     return torch.rand(()).item(), float(np.random.rand()), random.random()
 

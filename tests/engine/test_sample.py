@@ -54,11 +54,11 @@ def some_prompts(count: int = 16) -> list[list[int]]:
 
 
 def run(model: Any, prompts: list[list[int]], seeds: list[int] | None = None, **settings: Any) -> Any:
-    budget = settings.pop("budget", 65536)
+    budget, route = settings.pop("budget", 65536), settings.pop("route", "auto")
     sampling = Sampling(**{"max_tokens": 10, **settings})
     seeds = list(range(len(prompts))) if seeds is None else seeds
     words = lambda ids: " ".join(f"w{i}" for i in ids)  # noqa: E731
-    return generate(model, prompts, sampling, seeds, stop_ids={END}, decode=words, budget=budget)
+    return generate(model, prompts, sampling, seeds, stop_ids={END}, decode=words, budget=budget, route=route)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -152,6 +152,51 @@ def test_top_p_keeps_the_smallest_set_that_holds_it(top_p: float, kept: list[int
     torch.testing.assert_close(logps.double(), (p[tokens] / p[kept].sum()).log(), atol=1e-6, rtol=0)
 
 
+def plain_draw(logits_BV: torch.Tensor, uniform_B: torch.Tensor, temperature: float, top_p: float) -> Any:
+    """``draw`` by sorting and adding up the whole vocabulary in double precision."""
+    p_BV = (logits_BV.double() / temperature).softmax(-1)
+    sorted_BV, order_BV = p_BV.sort(dim=-1, descending=True, stable=True)
+    outside_BV = sorted_BV.cumsum(-1) - sorted_BV >= top_p
+    outside_BV[:, 0] = False
+    p_BV = p_BV.masked_fill(outside_BV.scatter(-1, order_BV, outside_BV), 0.0)
+    p_BV = p_BV / p_BV.sum(-1, keepdim=True)
+    token_B1 = torch.searchsorted(p_BV.cumsum(-1), uniform_B[:, None], right=True)
+    return token_B1[:, 0], p_BV.gather(-1, token_B1)[:, 0].log()
+
+
+@pytest.mark.parametrize("vocabulary", [2, 127, 128, 129, 1000])
+@pytest.mark.parametrize("temperature, top_p", [(1.0, 1.0), (0.7, 1.0), (1.3, 0.9), (1.0, 0.05), (1.0, 0.999)])
+@pytest.mark.parametrize("sharpness", [0.01, 3.0, 30.0])
+def test_two_levels_draw_what_one_would(vocabulary: int, temperature: float, top_p: float, sharpness: float) -> None:
+    rng = torch.Generator().manual_seed(vocabulary)
+    logits = torch.randn(500, vocabulary, generator=rng, dtype=torch.float64) * sharpness
+    uniform = torch.rand(500, generator=rng, dtype=torch.float64)
+    ours, theirs = draw(logits, uniform, temperature, top_p), plain_draw(logits, uniform, temperature, top_p)
+    assert torch.equal(ours[0], theirs[0])
+    torch.testing.assert_close(ours[1], theirs[1], atol=2e-6, rtol=0)
+    narrow = draw(logits.float(), uniform, temperature, top_p)[0]
+    assert (narrow == theirs[0]).double().mean() > 0.99, "but where rounding decides"
+
+
+def test_of_equally_likely_tokens_the_nucleus_keeps_the_first() -> None:
+    logits = torch.zeros(1000, 300)
+    logits[:, 7] = 1.0  # e of 299 + e
+    grid = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
+    tokens, _ = draw(logits, grid, 1.0, 10.0 / (299 + math.e))
+    assert sorted(set(tokens.tolist())) == [0, 1, 2, 3, 4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("top_p", [0.5, 1.0])
+def test_a_draw_does_not_depend_on_the_rows_beside_it(top_p: float) -> None:
+    rng = torch.Generator().manual_seed(0)
+    logits = torch.randn(64, 700, generator=rng) * torch.logspace(-2, 1, 64)[:, None]
+    uniform = torch.rand(64, generator=rng, dtype=torch.float64)
+    together = draw(logits, uniform, 1.0, top_p)
+    for b in range(64):
+        alone = draw(logits[b : b + 1], uniform[b : b + 1], 1.0, top_p)
+        assert alone[0] == together[0][b] and alone[1] == together[1][b]
+
+
 def test_a_low_temperature_sharpens() -> None:
     logits = torch.tensor([[0.0, 1.0]]).repeat(4000, 1)
     grid = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
@@ -237,20 +282,20 @@ def shapes_of(model: Any) -> list[tuple[int, ...]]:
     return seen
 
 
-def test_a_prompt_is_read_once_for_all_its_samples_and_every_step_reads_one_token() -> None:
+def test_on_the_plain_way_a_prompt_is_read_once_for_all_its_samples_and_every_step_reads_one_token() -> None:
     model, prompts = make(), some_prompts(3)
     seen = shapes_of(model)
-    run(model, prompts, n=8, max_tokens=3)
+    run(model, prompts, n=8, max_tokens=3, route="padded")
     assert seen[0] == (3, max(len(p) for p in prompts))
     assert all(rows <= 24 and tokens == 1 for rows, tokens in seen[1:])
 
 
-def test_finished_rows_leave_the_batch() -> None:
+def test_finished_rows_leave_the_batch_on_the_plain_way() -> None:
     model = make()
     with torch.no_grad():
         model.lm_head.weight[END] *= 3  # some rows end early
     seen = shapes_of(model)
-    drawn = run(model, some_prompts(16), n=4, max_tokens=30)
+    drawn = run(model, some_prompts(16), n=4, max_tokens=30, route="padded")
     alive = [sum(len(d.tokens) > t for row in drawn for d in row) for t in range(1, len(seen))]
     assert alive[-1] < alive[0]
     for (rows, _), living in zip(seen[1:], alive, strict=True):

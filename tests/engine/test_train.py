@@ -165,7 +165,7 @@ def test_cutting_a_step_changes_nothing(objective: object, budget: int) -> None:
 
 def test_micro_batches_of_four_three_and_one_are_the_whole_step(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, _ = trained(per_token, replace(PLAIN, tokens_per_microbatch=None))
-    monkeypatch.setattr("prefine.engine.train.microbatches", lambda lengths, budget: [[0, 1, 2, 3], [4, 5, 6], [7]])
+    monkeypatch.setattr("prefine.engine.train.cut", lambda policy, rows, budget: [[0, 1, 2, 3], [4, 5, 6], [7]])
     cut, _ = trained(per_token)
     assert cut.forwards == [8, 6, 2]
     assert_close(whole, cut)

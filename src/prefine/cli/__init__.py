@@ -14,6 +14,7 @@ import typer
 
 from prefine.cli import data, looking, running, serving, systems, worlds
 from prefine.cli.console import INTERRUPTED, explain, note
+from prefine.place import once
 
 app = typer.Typer(
     name="prefine",
@@ -59,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except BaseException as error:
-        return explain(error, debug=debug)
+        failure = error  # python forgets the name of an exception that is over
+        return once(lambda: explain(failure, debug=debug))
 
 
 __all__ = ["app", "main"]

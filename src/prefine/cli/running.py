@@ -11,6 +11,7 @@ from typer.core import TyperCommand
 
 from prefine.cli import console, settings
 from prefine.errors import InputError
+from prefine.place import hush
 
 META = "prefine.settings"
 
@@ -74,6 +75,12 @@ def run(
     lora_alpha: Annotated[float | None, typer.Option(help="Scale of the adapters (default: twice the rank).")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads (default: what torch takes).")] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="Work on a Ray cluster: auto (running here, or started), or HOST:PORT.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes on the cluster (default: one a GPU, else one a CPU).")
+    ] = None,
     track: Annotated[str | None, typer.Option(help="Live trackers, by commas: tensorboard, wandb, trackio.")] = None,
     trust_remote_code: Annotated[
         bool,
@@ -93,6 +100,7 @@ def run(
     from prefine.options import convert, of_function
     from prefine.report.progress import live
 
+    hush()
     values = read_config(config) if config is not None else {}
     if system is not None:
         values["system"] = system
@@ -111,6 +119,7 @@ def run(
         "columns": convert(dict[str, str], columns, "columns") if columns else None,
     })  # fmt: skip
     given["lora"] = _given({"rank": lora_rank, "alpha": lora_alpha})
+    given |= {"cluster": cluster, "workers": workers}
     given |= {"seed": seed, "device": device, "threads": threads, "trust_remote_code": trust_remote_code or None}
     given["track"] = [name.strip() for name in track.split(",") if name.strip()] if track else None
     place = launch.place_of(config) if out is None and config is not None else out
@@ -130,6 +139,7 @@ def demo(
     from prefine import launch
     from prefine.report.progress import live
 
+    hush()
     outcome = launch.demo(out, live())
     _tell(outcome)
     console.out().print(f"\n{launch.verdict(outcome)}")

@@ -17,7 +17,7 @@ import contextlib
 import json
 import random
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
+from prefine.engine.sharding import slice_like
 from prefine.store import Store
 
 KEPT = 2
@@ -79,29 +80,40 @@ def _key(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state as named tensors: "3.exp_avg" belongs to its fourth parameter."""
+def optimizer_tensors(optimizer: Optimizer, parameters: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
+    """The optimiser's state as named tensors: "3.exp_avg" belongs to the fourth of ``parameters`` (default: of its
+    own, in its own order)."""
     return {
         f"{index}.{name}": torch.as_tensor(value)
-        for index, values in optimizer.state_dict()["state"].items()
-        for name, value in values.items()
+        for index, parameter in enumerate(_counted(optimizer, parameters))
+        for name, value in optimizer.state.get(parameter, {}).items()
         if value is not None
     }
 
 
-def load_optimizer_tensors(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give the optimiser its state back, bit by bit.
+def load_optimizer_tensors(
+    optimizer: Optimizer, tensors: Mapping[str, Tensor], parameters: Sequence[Tensor] | None = None
+) -> None:
+    """Give the optimiser its state back, bit by bit: what has its parameter's shape, laid out as that is.
 
     Not ``load_state_dict``: that casts state to the parameters' dtype, which would not be the same bits.
     """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    counted = _counted(optimizer, parameters)
     optimizer.state.clear()
     for key, tensor in tensors.items():
         index, name = key.split(".", 1)
-        parameter = parameters[int(index)]
+        parameter = counted[int(index)]
         # step counters stay on the CPU, where torch keeps them; all else lives beside its parameter
-        device = tensor.device if name == "step" else parameter.device
-        optimizer.state[parameter][name] = tensor.to(device)
+        there = tensor if name == "step" else _beside(tensor, parameter)
+        optimizer.state[parameter][name] = there
+
+
+def _counted(optimizer: Optimizer, parameters: Sequence[Tensor] | None) -> list[Tensor]:
+    return list(parameters or (p for group in optimizer.param_groups for p in group["params"]))
+
+
+def _beside(tensor: Tensor, parameter: Tensor) -> Tensor:
+    return slice_like(tensor, parameter) if tensor.shape == parameter.shape else tensor.to(parameter.device)
 
 
 def seeded(*numbers: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prefine.engine import processes
+from prefine.engine import processes, sharding
 from prefine.engine.checkpoint import (
     Checkpoint,
     load_optimizer_tensors,
@@ -44,9 +44,17 @@ class Learner:
         self.settings, self.directory = settings, directory
         self.run = {"settings": settings.fingerprint(), **run}
         self.modules = {"policy": module}
+        self.beside: Mapping[str, Tensor] = {}
+        """Tensors that change with training and are not trained: checkpoints keep them too."""
+        processes.same_start(module)
+        self.lockstep = None
+        if sharding.wanted(module, settings.shard, settings.optimizer, follows="following" in run):
+            half = _low_precision(module, settings.precision)
+            self.lockstep = sharding.shard(module, lambda: autocast(module, settings.precision), half=half)
         groups = parameter_groups(module.parameters(), settings, settings.lr)
         if isinstance(objective, nn.Module):
             self.modules["objective"] = objective.to(_device(module))
+            processes.same_start(objective)
             own_lr = float(getattr(objective, "lr", settings.lr))
             groups += parameter_groups(objective.parameters(), settings, own_lr)
         if not groups:
@@ -54,18 +62,28 @@ class Learner:
                 "nothing to train: every parameter of the model is frozen",
                 remedy="unfreeze the model, or add an adapter (LoRA)",
             )
-        for m in self.modules.values():
-            processes.same_start(m)
         self.parameters = [p for group in groups for p in group["params"]]
-        self.optimizer = optimizer_for(groups, settings)
+        """In the order in which checkpoints count them, sharded or not."""
+        self.optimizer = optimizer_for([part for group in groups for part in _unmixed(group)], settings)
         self.optimizer.zero_grad()
 
     def set_learning_rate(self, factor: float) -> None:
         set_learning_rate(self.optimizer, factor)
 
+    def backward(self, loss: Tensor) -> None:
+        """The gradients of a micro-batch, added to those that are there."""
+        if self.lockstep is None:
+            loss.backward()
+        else:
+            self.lockstep.backward(loss)
+
     def gradient_norm(self) -> float:
         """Add the gradients of all processes up, clip them, and say how long they were before."""
-        processes.sum_gradients(self.parameters)
+        if self.lockstep is not None:
+            self.lockstep.end()
+        processes.sum_gradients([p for p in self.parameters if not sharding.is_sharded(p)])
+        if self.lockstep is not None:
+            return sharding.clip(self.parameters, self.settings.clip)
         limit = float("inf") if self.settings.clip is None else self.settings.clip
         return float(nn.utils.clip_grad_norm_(self.parameters, limit))
 
@@ -82,15 +100,21 @@ class Learner:
             trainable = {n: p for n, p in module.named_parameters() if p.requires_grad}
             buffers = {n: b for n, b in module.state_dict().items() if n not in named}
             found |= {f"{prefix}.{n}": t for n, t in (trainable | buffers).items() if isinstance(t, Tensor)}
-        return found
+        return {**found, **self.beside}
 
-    def save(self, step: int, log: Log) -> None:
-        """A checkpoint after ``step`` steps, written by the first process (none of the start: that is the input)."""
-        if self.directory is None or step == 0 or processes.rank() != 0:
+    def save(self, step: int, log: Log, *, alone: bool = False) -> None:
+        """A checkpoint after ``step`` steps, written by the first process (none of the start: that is the input).
+
+        All processes save together; ``alone``: the others may not, so what needs them is left undone.
+        """
+        if self.directory is None or step == 0 or (alone and self.lockstep is not None):
             return
-        optimizer = {f"optimizer.{n}": t for n, t in optimizer_tensors(self.optimizer).items()}
-        state = {"run": self.run, "log": log.state}
-        save_checkpoint(self.directory, Checkpoint(step, self.weights() | optimizer, state))
+        tensors = self.weights()
+        tensors |= {f"optimizer.{n}": t for n, t in optimizer_tensors(self.optimizer, self.parameters).items()}
+        if self.lockstep is not None:
+            tensors = {n: sharding.whole_on_first(t) for n, t in tensors.items()}
+        if processes.rank() == 0:
+            save_checkpoint(self.directory, Checkpoint(step, tensors, {"run": self.run, "log": log.state}))
 
     def restore(self) -> tuple[int, Mapping[str, Any] | None]:
         """(steps done, state of the log) from the newest whole checkpoint of the same run, else (0, None)."""
@@ -106,22 +130,33 @@ class Learner:
             return 0, None
         with torch.no_grad():
             for name, tensor in weights.items():
-                tensor.copy_(checkpoint.tensors[name])
-        load_optimizer_tensors(self.optimizer, {n.removeprefix("optimizer."): t for n, t in optimizer.items()})
+                tensor.copy_(sharding.slice_like(checkpoint.tensors[name], tensor))
+        load_optimizer_tensors(
+            self.optimizer, {n.removeprefix("optimizer."): t for n, t in optimizer.items()}, self.parameters
+        )
         return step, checkpoint.state["log"]
 
 
 def autocast(module: nn.Module, precision: str) -> contextlib.AbstractContextManager[Any]:
     """The forward's precision: bfloat16 by autocast (weights stay as they are), or as the weights are."""
-    device = _device(module).type
-    has_it = device == "cuda" and torch.cuda.is_bf16_supported()
-    wanted = precision == "bfloat16" or (precision == "auto" and has_it)
-    return torch.autocast(device, dtype=torch.bfloat16, enabled=wanted)
+    return torch.autocast(_device(module).type, dtype=torch.bfloat16, enabled=_low_precision(module, precision))
+
+
+def _low_precision(module: nn.Module, precision: str) -> bool:
+    has_it = _device(module).type == "cuda" and torch.cuda.is_bf16_supported()
+    return precision == "bfloat16" or (precision == "auto" and has_it)
+
+
+def _unmixed(group: dict[str, Any]) -> list[dict[str, Any]]:
+    """A parameter group as one of slices and one of whole parameters: optimisers step through like with like."""
+    by_kind = ([p for p in group["params"] if sharding.is_sharded(p) is kind] for kind in (True, False))
+    return [{**group, "params": params} for params in by_kind if params]
 
 
 @contextlib.contextmanager
 def ready_to_train(module: nn.Module, settings: TrainSettings) -> Iterator[None]:
-    """Dropout on only if asked for, gradient checkpointing on if asked for; both off again afterwards."""
+    """Dropout on only if asked for, gradient checkpointing on if asked for; both off again afterwards, and a module
+    that was sharded whole again (not after a failure: the processes may be anywhere then)."""
     checkpointing = settings.gradient_checkpointing
     if checkpointing:
         _switch_checkpointing(module, on=True)
@@ -132,6 +167,7 @@ def ready_to_train(module: nn.Module, settings: TrainSettings) -> Iterator[None]
     try:
         with quiet:
             yield
+        sharding.gather(module)
     finally:
         module.eval()
         if checkpointing:

@@ -94,9 +94,13 @@ class Log:
         """The figures of one step: sums and counts in turn, as ``figures`` has them, and plain numbers."""
         for name, total, count in zip(self.names, sums[::2], sums[1::2], strict=True):
             self._count(name, total, 1.0 if name == "loss" else count)
-        for name, value in others.items():
-            self._count(name, value, 1.0)
+        self.count(**others)
         self.tokens += tokens
+
+    def count(self, **numbers: float) -> None:
+        """Plain numbers of one step."""
+        for name, value in numbers.items():
+            self._count(name, value, 1.0)
 
     def _count(self, name: str, total: float, count: float) -> None:
         pair = self.sums.setdefault(name, [0.0, 0.0])

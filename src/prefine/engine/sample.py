@@ -1,21 +1,26 @@
-"""Sampling from a causal model: left-padded prompts, one key-value cache, rows that leave when they are done.
+"""Sampling from a causal model: prompts read once for all their samples, rows that leave when they are done.
+
+Prompts go in prefix trees where the model can (``engine.decode``); ``Decoder`` is the plain way, left-padded
+prompts and the library's own cache, which the other must agree with.
 
 The randomness of a sample is its own: sample k of the prompt with seed s draws its uniform numbers from a
-generator keyed (s, k), one a token, and each picks a token by the inverse of the cumulative distribution. So
-what is sampled does not depend on which prompts share a batch, on the order, or on n (up to the rounding of
-the model's own arithmetic).
+generator keyed (s, k), one a token, and each picks a token by the inverse of the cumulative distribution
+(``engine.draw``). So what is sampled does not depend on which prompts share a batch, on the order, or on n (up to
+the rounding of the model's own arithmetic).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prefine.engine.decode import TreeDecoder, refusal
+from prefine.engine.draw import draw, uniforms
 from prefine.engine.score import accepted, evaluating, pad_rows
 from prefine.policies.base import Sampling
 
@@ -23,7 +28,7 @@ COMPACT_AT = 0.8
 """Finished rows are taken out of the cache when less than this part of it is still being written."""
 
 LOGITS_AT_ONCE = 1 << 24
-"""Most numbers that one step's (rows, vocabulary) logits may have."""
+"""Most numbers that one step's (rows, vocabulary) logits may have on the plain way, which has them all at once."""
 
 
 @dataclass(frozen=True)
@@ -50,52 +55,43 @@ def generate(
     stop_ids: Collection[int],
     decode: Callable[[Sequence[int]], str] | None = None,
     budget: int = 65536,
+    route: str = "auto",
 ) -> list[list[Drawn]]:
     """``sampling.n`` responses for every prompt (ids, never empty), in order.
 
-    ``decode`` is needed for stop strings. ``budget`` is how many tokens of key-value cache a batch may hold.
+    ``decode`` is needed for stop strings. ``budget`` is how many tokens of keys and values a batch may hold.
+    ``route``: "tree", "padded", or the first where the model can.
     """
     if len(prompts) != len(seeds):
         raise ValueError(f"{len(prompts)} prompts with {len(seeds)} seeds")
     if sampling.stop and decode is None:
         raise ValueError("stop strings need a way to decode")
-    drawn: dict[tuple[int, int], Drawn] = {}
+    drawn: dict[Job, Drawn] = {}
     with evaluating(model):
-        for jobs in _batches([len(p) for p in prompts], sampling, budget, _row_limit(model)):
-            for job, result in zip(jobs, _batch(model, prompts, sampling, seeds, jobs, stop_ids, decode), strict=True):
+        start = ROUTES[route](model)
+        ids = [tuple(prompt) for prompt in prompts]
+        for jobs, decoder in start(model, ids, sampling, budget):
+            for job, result in zip(jobs, _draw_all(decoder, sampling, seeds, jobs, stop_ids, decode), strict=True):
                 drawn[job] = result
     return [[drawn[i, k] for k in range(sampling.n)] for i in range(len(prompts))]
 
 
-def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
-    """One token a row by inverse transform, and its log-probability under what drew it: ((B,), (B,)).
+class Decoding(Protocol):
+    """Rows that grow together."""
 
-    Token v is drawn when the cumulative probability first passes the uniform number. Top-p keeps the smallest
-    set of likeliest tokens that holds at least top_p of the probability (after the temperature).
-    """
-    if temperature == 0:
-        token_B = logits_BV.argmax(-1)
-        return token_B, torch.zeros_like(token_B, dtype=torch.float32)
-    logp_BV = (logits_BV.float() / temperature).log_softmax(-1)
-    if top_p < 1:
-        sorted_BV, order_BV = logp_BV.sort(dim=-1, descending=True, stable=True)
-        p_BV = sorted_BV.exp()
-        beyond_BV = p_BV.cumsum(-1) - p_BV >= top_p
-        beyond_BV[:, 0] = False
-        logp_BV = logp_BV.masked_fill(beyond_BV.scatter(-1, order_BV, beyond_BV), -torch.inf).log_softmax(-1)
-    wide = torch.float32 if logp_BV.device.type == "mps" else torch.float64
-    cdf_BV = logp_BV.exp().to(wide).cumsum(-1)
-    # Scaled by the last entry, which rounding leaves a little off 1; strictly below it, so a token is found.
-    mark_B = uniform_B.to(wide).clamp(max=1 - 1e-6 if wide == torch.float32 else 1 - 1e-12) * cdf_BV[:, -1]
-    token_B = torch.searchsorted(cdf_BV, mark_B[:, None], right=True)[:, 0]
-    return token_B, logp_BV.gather(-1, token_B[:, None])[:, 0]
+    device: torch.device
 
+    def logits(self) -> Iterator[tuple[slice, Tensor]]:
+        """((rows, their (., V) logits of what comes next), for some rows at a time)."""
+        ...
 
-def uniforms(seed: int, k: int, count: int) -> np.ndarray:
-    """(count,) the uniform numbers of sample k of the prompt with this seed. A counter-based generator, keyed:
-    the same on every machine, and independent between samples."""
-    key = np.array([seed % (1 << 64), k], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key)).random(count)
+    def keep(self, index_B: Tensor) -> None:
+        """Only these rows, in this order."""
+        ...
+
+    def step(self, token_B: Tensor) -> None:
+        """Append one token to every row."""
+        ...
 
 
 class Decoder:
@@ -104,6 +100,7 @@ class Decoder:
     def __init__(self, model: nn.Module, prompts: Sequence[Sequence[int]], fill: int = 0) -> None:
         self.model = model
         padded = pad_rows(prompts, device=next(model.parameters()).device, side="left", fill=fill)
+        self.device = padded.ids_NL.device
         self.ids_BL, self.real_BL = padded.ids_NL, padded.real_NL
         self.next_B = padded.real_NL.sum(-1)
         self.cache: Any = None
@@ -112,12 +109,16 @@ class Decoder:
         cache = getattr(output, "past_key_values", None)
         self.cache = cache if hasattr(cache, "reorder_cache") else None
 
-    def keep(self, index: Tensor) -> None:
+    def logits(self) -> Iterator[tuple[slice, Tensor]]:
+        """All rows at once."""
+        yield slice(0, len(self.logits_BV)), self.logits_BV
+
+    def keep(self, index_B: Tensor) -> None:
         """Only these rows, in this order; a row named several times is repeated."""
-        self.ids_BL, self.real_BL = self.ids_BL[index], self.real_BL[index]
-        self.next_B, self.logits_BV = self.next_B[index], self.logits_BV[index]
+        self.ids_BL, self.real_BL = self.ids_BL[index_B], self.real_BL[index_B]
+        self.next_B, self.logits_BV = self.next_B[index_B], self.logits_BV[index_B]
         if self.cache is not None:
-            self.cache.reorder_cache(index)
+            self.cache.reorder_cache(index_B)
 
     def step(self, token_B: Tensor) -> None:
         """Append one token to every row; ``logits_BV`` are then those of what follows."""
@@ -145,8 +146,67 @@ Job = tuple[int, int]
 """(prompt, sample): one row."""
 
 
-def _batches(lengths: Sequence[int], sampling: Sampling, budget: int, row_limit: int) -> Iterator[list[Job]]:
-    """Rows in batches of like prompt lengths: rows x (longest prompt + new tokens) within the budget."""
+Start = Callable[[nn.Module, Sequence[tuple[int, ...]], Sampling, int], Iterator[tuple[list[Job], Decoding]]]
+"""Batches of jobs, each with what decodes it."""
+
+
+def padded_batches(
+    model: nn.Module, prompts: Sequence[tuple[int, ...]], sampling: Sampling, budget: int
+) -> Iterator[tuple[list[Job], Decoding]]:
+    """The plain way: prompts of like length together, rows x (longest prompt + new tokens) within the budget."""
+    lengths = [len(p) for p in prompts]
+    for jobs in _padded_jobs(lengths, sampling, budget, _row_limit(model)):
+        # Each prompt is read once, then its row is repeated for its samples.
+        distinct = list(dict.fromkeys(i for i, _ in jobs))
+        decoder = Decoder(model, [prompts[i] for i in distinct])
+        place = {i: row for row, i in enumerate(distinct)}
+        if len(distinct) != len(jobs):
+            decoder.keep(torch.tensor([place[i] for i, _ in jobs], device=decoder.device))
+        yield jobs, decoder
+
+
+def tree_batches(
+    model: nn.Module, prompts: Sequence[tuple[int, ...]], sampling: Sampling, budget: int
+) -> Iterator[tuple[list[Job], Decoding]]:
+    """Prefix trees: prompts that begin alike together, batches of like size within the budget."""
+    order = sorted(range(len(prompts)), key=lambda i: prompts[i])
+    jobs = [(i, k) for i in order for k in range(sampling.n)]
+    cost: list[int] = []  # of each job, given those before it
+    for a, b in zip([None, *order], order, strict=False):
+        shared = 0 if a is None else _common(prompts[a], prompts[b])
+        cost += [len(prompts[b]) - shared + sampling.max_tokens] + [sampling.max_tokens] * (sampling.n - 1)
+    batches = max(1, -(-sum(cost) // max(budget, 1)))
+    target = min(budget, -(-sum(cost) // batches) + max(cost, default=0))
+    start = 0
+    while start < len(jobs):
+        stop, held = start + 1, len(prompts[jobs[start][0]]) + sampling.max_tokens
+        while stop < len(jobs) and held + cost[stop] <= target:
+            held += cost[stop]
+            stop += 1
+        part = jobs[start:stop]
+        paths = sorted({prompts[i] for i, _ in part})
+        place = {path: n for n, path in enumerate(paths)}
+        yield part, TreeDecoder(model, paths, [place[prompts[i]] for i, _ in part], sampling.max_tokens)
+        start = stop
+
+
+def _auto(model: nn.Module) -> Start:
+    return tree_batches if refusal(model) is None else padded_batches
+
+
+ROUTES: Mapping[str, Callable[[nn.Module], Start]] = {
+    "auto": _auto,
+    "tree": lambda model: tree_batches,
+    "padded": lambda model: padded_batches,
+}
+"""How rows can be decoded; all draw from the same distribution, with the same numbers."""
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    return next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _padded_jobs(lengths: Sequence[int], sampling: Sampling, budget: int, row_limit: int) -> Iterator[list[Job]]:
     batch: list[Job] = []
     for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
         for k in range(sampling.n):
@@ -166,37 +226,32 @@ def _row_limit(model: nn.Module) -> int:
     return max(1, LOGITS_AT_ONCE // (vocabulary or 1))
 
 
-def _batch(
-    model: nn.Module,
-    prompts: Sequence[Sequence[int]],
+def _draw_all(
+    decoder: Decoding,
     sampling: Sampling,
     seeds: Sequence[int],
     jobs: Sequence[Job],
     stop_ids: Collection[int],
     decode: Callable[[Sequence[int]], str] | None,
 ) -> list[Drawn]:
-    device = next(model.parameters()).device
+    """What every job says, from where its row stands."""
+    device = decoder.device
     longest = sampling.max_tokens
     noise = np.stack([uniforms(seeds[i], k, longest) for i, k in jobs])
     uniform_JT = torch.from_numpy(noise.astype(np.float32) if device.type == "mps" else noise).to(device)
     stops = torch.tensor(sorted(stop_ids), dtype=torch.long, device=device)
     token_JT = torch.zeros(len(jobs), longest, dtype=torch.long, device=device)
-    logp_JT = torch.zeros(len(jobs), longest, device=device)
+    logp_JT = torch.zeros(len(jobs), longest, device=device, dtype=torch.float32)
     length_J = torch.full((len(jobs),), longest, dtype=torch.long, device=device)
     ended_J = torch.zeros(len(jobs), dtype=torch.bool, device=device)
-
-    # Each prompt is read once, then its row is repeated for its samples.
-    distinct = list(dict.fromkeys(i for i, _ in jobs))
-    decoder = Decoder(model, [prompts[i] for i in distinct])
-    place = {i: row for row, i in enumerate(distinct)}
-    if len(distinct) != len(jobs):
-        decoder.keep(torch.tensor([place[i] for i, _ in jobs], device=device))
     job_B = torch.arange(len(jobs), device=device)
     for t in range(longest):
-        token_B, logp_B = draw(decoder.logits_BV, uniform_JT[job_B, t], sampling.temperature, sampling.top_p)
+        uniform_B = uniform_JT[job_B, t]
+        parts = [draw(z, uniform_B[rows], sampling.temperature, sampling.top_p) for rows, z in decoder.logits()]
+        token_B, logp_B = (torch.cat(x) for x in zip(*parts, strict=True))
         live_B = ~ended_J[job_B]
-        # Rows that are done but still in the cache write into what is cut off at their length.
-        token_JT[job_B, t], logp_JT[job_B, t] = token_B, logp_B
+        # Rows that are done but still in the batch write into what is cut off at their length.
+        token_JT[job_B, t], logp_JT[job_B, t] = token_B, logp_B.to(logp_JT.dtype)
         ends_B = torch.isin(token_B, stops) & live_B
         if sampling.stop and decode is not None:
             ends_B |= _stopped(token_JT[job_B, : t + 1], live_B & ~ends_B, sampling.stop, decode)
@@ -207,9 +262,9 @@ def _batch(
         if left == 0 or t == longest - 1:
             break
         if left < COMPACT_AT * len(job_B):
-            index = live_B.nonzero()[:, 0]
-            decoder.keep(index)
-            job_B, token_B = job_B[index], token_B[index]
+            index_B = live_B.nonzero()[:, 0]
+            decoder.keep(index_B)
+            job_B, token_B = job_B[index_B], token_B[index_B]
         decoder.step(token_B)
     lengths, ended = length_J.tolist(), ended_J.tolist()
     return [

@@ -13,6 +13,7 @@ from prefine.errors import InputError
 from prefine.policies.base import Limits
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+SHARDS = ("auto", "whole", "sharded")
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class TrainSettings:
     batch_size: int = 32
     """Contrasts an optimiser step, over all processes."""
     tokens_per_microbatch: int | None = 8192
-    """Padded tokens a forward may have; decides memory and speed, never the loss. None: no cut."""
+    """Tokens a forward may have (padding counts, a shared prefix counts once where it is shared); decides memory
+    and speed, never the loss. None: no cut."""
     optimizer: str = "adamw"
     """adamw, adam, rmsprop, sgd or adafactor."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -53,6 +55,9 @@ class TrainSettings:
     that has it."""
     gradient_checkpointing: bool = False
     """Less memory for more time; the numbers stay the same."""
+    shard: str = "auto"
+    """How the weights lie when several processes train: whole in each, sharded (FSDP: weights, gradients and
+    optimiser state divided over them), or auto: sharded on GPUs, whole on CPUs."""
     dropout: bool = False
     """Off unless asked: a policy with dropout does not agree with its own reference at step 0."""
     seed: int = 0
@@ -107,7 +112,7 @@ class TrainSettings:
 
     def fingerprint(self) -> dict[str, Any]:
         """What the trained bits depend on: a checkpoint is only taken up again by the same."""
-        free = {"save_every", "save_seconds"}
+        free = {"save_every", "save_seconds", "shard"}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items() if k not in free}
 
 
@@ -153,6 +158,7 @@ _CHECKS: Mapping[str, Check] = {
     "clip": _POSITIVE_OR_NONE,
     "precision": _one_of(PRECISIONS),
     "gradient_checkpointing": _FLAG,
+    "shard": _one_of(SHARDS),
     "dropout": _FLAG,
     "seed": (lambda v: _whole(v) and v >= 0, "a whole number, 0 or above"),
     "shuffle": _FLAG,

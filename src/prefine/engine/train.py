@@ -24,19 +24,21 @@ import torch
 from torch import Tensor, nn
 
 from prefine.engine import processes
-from prefine.engine.batch import collate_contrasts, microbatches, row_lengths
+from prefine.engine.allocator import keep_freed_memory
+from prefine.engine.batch import collate_contrasts, cut
 from prefine.engine.checkpoint import random_state_kept, seeded
 from prefine.engine.learner import Learner, autocast, ready_to_train
 from prefine.engine.metrics import Log, figure_names, figures
 from prefine.engine.optim import factor
+from prefine.engine.reference import Arrays, Moving, Reference, followings_of, references_of
 from prefine.engine.settings import TrainSettings
 from prefine.errors import InputError, RunStopped
 from prefine.objectives.scores import UNITS, Objective, Scores, traits
 from prefine.policies.base import Batch, Policy, Row
 from prefine.slate import Contrast, prompt_text
 
-References = Mapping[str, Sequence[Sequence[np.ndarray]]]
-"""Name -> contrast -> member -> log-probabilities of its response tokens."""
+References = Mapping[str, Arrays | Policy | Moving]
+"""What the objective compares with, by name: stored log-probabilities, another policy, or one that follows."""
 
 Metrics = dict[str, float]
 
@@ -64,12 +66,15 @@ def train(
     ``contrasts`` and the references are indexed, never copied: memory does not grow with the data.
     ``progress`` is called with every row of metrics, after the checkpoint of that step is safe.
     """
+    keep_freed_memory()
     settings = settings or TrainSettings()
     references = dict(references or {})
     module = _check(policy, contrasts, objective, references)
     steps = settings.steps(len(contrasts))
-    about = {"contrasts": len(contrasts), "references": sorted(references)}
+    about = {"contrasts": len(contrasts), "references": sorted(references), **followings_of(references)}
     learner = Learner(module, objective, settings, run=about, directory=checkpoint_dir)
+    compared = references_of(policy, references, contrasts, settings.limits)
+    learner.beside = {name: x for reference in compared.values() for name, x in reference.weights.items()}
     start, state = learner.restore()
     log = Log(figure_names(references), state)
     saved_at = time.perf_counter()
@@ -89,23 +94,25 @@ def train(
             try:
                 for micro in micros:
                     with autocast(module, settings.precision):
-                        scores = score(policy, micro, references, objective, totals)
+                        scores = score(policy, micro, compared, objective, totals)
                     loss = _loss(objective, scores)
-                    loss.backward()
+                    learner.backward(loss)
                     measured.append(figures(scores, loss))
                 gradient_norm = learner.gradient_norm()
             except (MemoryError, RuntimeError) as error:
                 learner.optimizer.zero_grad()
                 if not is_out_of_memory(error):
                     raise
-                learner.save(step, log)
+                learner.save(step, log, alone=True)
                 raise _out_of_memory(step, micros, settings) from error
 
             # One transfer from the device a step: [:, 0, 0] are the losses of the micro-batches.
             figures_KM2 = torch.stack(measured).cpu() if measured else torch.zeros(0, len(log.names), 2)
             bad = _not_finite(micros, figures_KM2[:, 0, 0], gradient_norm)
-            *sums, tokens, stop = processes.summed(
-                [*figures_KM2.sum(0).flatten().tolist(), sum(m.tokens for m in micros), len(bad)]
+            rows = [row for m in micros for row in m.batch.rows]
+            tokens_here, cut_here = sum(m.tokens for m in micros), sum(row.lost > 0 for row in rows)
+            *sums, tokens, responses, shortened, stop = processes.summed(
+                [*figures_KM2.sum(0).flatten().tolist(), tokens_here, len(rows), cut_here, len(bad)]
             )
             if stop:
                 learner.optimizer.zero_grad()
@@ -114,13 +121,17 @@ def train(
             learner.step()
 
             done = step + 1
+            for reference in compared.values():
+                reference.after(done)
             log.add(sums, tokens=tokens, grad_norm=gradient_norm, lr=settings.lr * lr_factor, step_tokens=tokens)
+            if settings.max_length is not None:
+                log.count(step_responses=responses, step_cut=shortened)
             row = None
             if done % settings.log_every == 0 or done == steps:
                 epoch = done / settings.steps_per_epoch(len(contrasts))
                 row = log.close_row(step=done, steps=steps, epoch=epoch)
             overdue = settings.save_seconds and time.perf_counter() - saved_at > settings.save_seconds
-            if done < steps and (done % settings.save_every == 0 or overdue):
+            if done < steps and (done % settings.save_every == 0 or processes.first(int(bool(overdue)))):
                 learner.save(done, log)
                 saved_at = time.perf_counter()
             if progress is not None and row is not None:
@@ -166,8 +177,8 @@ def _microbatches(
     mine = processes.share(indices, whole=whole)
     here = [contrasts[i] for i in mine]
     rows = [policy.encode(contrast, settings.limits) for contrast in here]
-    cut = [list(range(len(mine)))] if whole else microbatches(row_lengths(rows), settings.tokens_per_microbatch)
-    return [Micro(tuple(mine[i] for i in places), _collated(here, rows, places)) for places in cut if places]
+    parts = [list(range(len(mine)))] if whole else cut(policy, rows, settings.tokens_per_microbatch)
+    return [Micro(tuple(mine[i] for i in places), _collated(here, rows, places)) for places in parts if places]
 
 
 def _collated(contrasts: Sequence[Contrast], rows: Sequence[Sequence[Row]], places: Sequence[int]) -> Batch:
@@ -203,13 +214,14 @@ def _prompt_tokens(batch: Batch) -> Tensor:
 def score(
     policy: Policy,
     micro: Micro,
-    references: References,
+    references: Mapping[str, Reference],
     objective: Objective,
     totals: Mapping[str, float],
 ) -> Scores:
     """One forward, joined with what is known beforehand."""
     batch = micro.batch
     reads_prompt = traits(objective)[1]
+    reference_NT = {name: reference.logp(micro.indices, batch) for name, reference in references.items()}
     logp_NT, prompt_logp_N = policy.logp(batch, with_prompt=reads_prompt)
     like: dict[str, Any] = {"device": logp_NT.device, "dtype": logp_NT.dtype}
     return Scores(
@@ -217,10 +229,7 @@ def score(
         mask_NT=batch.mask_NT.to(**like),
         role_N=batch.role_N.to(logp_NT.device),
         group_N=batch.group_N.to(logp_NT.device),
-        references={
-            name: _reference_NT(name, [logps[i] for i in micro.indices], batch).to(**like)
-            for name, logps in references.items()
-        },
+        references={name: logp.to(**like) for name, logp in reference_NT.items()},
         values={name: value.to(**like) for name, value in batch.values.items()},
         prompt_logp_N=prompt_logp_N,
         prompt_tokens_N=_prompt_tokens(batch).to(**like) if reads_prompt else None,
@@ -240,25 +249,6 @@ def _loss(objective: Objective, scores: Scores) -> Tensor:
         ) from error
 
 
-def _reference_NT(name: str, logps: Sequence[Sequence[np.ndarray]], batch: Batch) -> Tensor:
-    """Stored log-probabilities of a micro-batch, padded as its rows are: a copy, so nothing can move them."""
-    flat = [array for members in logps for array in members]
-    padded = np.zeros(tuple(batch.mask_NT.shape))
-    if len(flat) != len(batch.rows):
-        raise InputError(
-            f"reference {name!r} has {len(flat)} responses where the contrasts have {len(batch.rows)}",
-            remedy="score the reference on the contrasts that are trained on",
-        )
-    for n, (array, row) in enumerate(zip(flat, batch.rows, strict=True)):
-        if len(array) != len(row.mask):
-            raise InputError(
-                f"reference {name!r} has {len(array)} numbers for a response of {len(row.mask)} tokens",
-                remedy="score the reference on the same contrasts, with the same tokenizer, max_length and max_prompt",
-            )
-        padded[n, : len(array)] = array
-    return torch.from_numpy(padded)
-
-
 def _check(policy: Policy, contrasts: Sequence[Contrast], objective: Objective, references: References) -> nn.Module:
     """The module to train, once it is sure that there is something to train on."""
     if policy.module is None:
@@ -273,12 +263,6 @@ def _check(policy: Policy, contrasts: Sequence[Contrast], objective: Objective, 
             raise InputError(
                 f"the objective needs the reference {name!r} (there: {there})",
                 remedy="give train() a reference: usually the policy that training starts from",
-            )
-    for name, logps in references.items():
-        if len(logps) != len(contrasts):
-            raise InputError(
-                f"reference {name!r} is of {len(logps)} contrasts, training is on {len(contrasts)}",
-                remedy="score the reference on the contrasts that are trained on",
             )
     return policy.module
 

@@ -8,11 +8,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from prefine.engine import tree_route
 from prefine.engine.sample import generate
 from prefine.engine.score import logp_of
 from prefine.errors import InputError
 from prefine.policies import directory
-from prefine.policies.base import Batch, Sampling
+from prefine.policies.base import Batch, Row, Sampling
 from prefine.policies.lora import LoraSettings
 from prefine.policies.transformers_policy import TransformersPolicy, with_adapter, with_lora
 from prefine.slate import Candidate, Prompt
@@ -35,6 +36,10 @@ class CausalLM(TransformersPolicy):
     def logp(self, batch: Batch, *, with_prompt: bool = False) -> tuple[Tensor, Tensor | None]:
         """((N, T) log-probabilities of response tokens, (N,) summed over prompt tokens or None)."""
         return logp_of(self.model, batch.rows, width=batch.mask_NT.shape[1], with_prompt=with_prompt)
+
+    def cut(self, rows: Sequence[Sequence[Row]], budget: int | None) -> list[list[int]]:
+        """Contrasts in micro-batches, by the tokens that ``logp`` will compute."""
+        return tree_route.cut(self.model, rows, budget)
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]) -> list[list[Candidate]]:
         """n candidates for every prompt; ``seeds[i]`` alone decides the randomness of prompt i.
