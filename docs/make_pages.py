@@ -179,22 +179,16 @@ def claims_table() -> str:
     return table(["no.", "key", "verdict", "figures, mean ± standard deviation over seeds", "seeds"], rows)
 
 
-def benchmarks_table() -> str:
+def benchmarks_page() -> str:
     path = ROOT / "benchmarks" / "results.json"
     if not path.exists():
         return "`benchmarks/results.json` is not in this checkout yet; `make bench` writes it."
-    results = json.loads(path.read_text())
-    rows = [
-        [
-            _text(r["name"]),
-            _number(r["seconds"]["median"]),
-            _number(r["tokens_per_second"]["median"]),
-            str(r["repeats"]),
-        ]
-        for r in results["timings"]
-    ]
-    machine = ", ".join(f"{k} {v}" for k, v in results["machine"].items())
-    return f"{table(['what', 'seconds, median', 'tokens a second', 'repeats'], rows)}\n\nMeasured on: {_text(machine)}."
+    sys.path.insert(0, str(ROOT))
+    try:
+        from benchmarks.page import page
+    finally:
+        sys.path.remove(str(ROOT))
+    return page(json.loads(path.read_text()))
 
 
 GENERATED: Mapping[str, Callable[[], str]] = {
@@ -205,7 +199,7 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "formats": formats_table,
     "worlds": worlds_table,
     "claims": claims_table,
-    "benchmarks": benchmarks_table,
+    "benchmarks": benchmarks_page,
 }
 
 

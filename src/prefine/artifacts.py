@@ -7,6 +7,7 @@ read line by line when asked for, so memory does not grow with the data.
 from __future__ import annotations
 
 import json
+from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,11 +35,11 @@ class Rows(Sequence[T], Generic[T]):
 
     @cached_property
     def _starts(self) -> np.ndarray:
-        starts = [0]
+        starts = array("q", [0])
         with self.path.open("rb") as handle:
             for line in handle:
                 starts.append(starts[-1] + len(line))
-        return np.asarray(starts, dtype=np.int64)
+        return np.frombuffer(starts, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._starts) - 1

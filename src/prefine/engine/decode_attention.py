@@ -120,8 +120,7 @@ def step(
             ]
         else:
             parts = [
-                _seen_piece(q, prefix, layer, position_B, how, repeats)
-                for q, prefix in zip(queries, run, strict=True)
+                _seen_piece(q, prefix, layer, position_B, how, repeats) for q, prefix in zip(queries, run, strict=True)
             ]
         more_XGE = torch.cat([out for out, _ in parts], 2)[0].transpose(0, 1)
         more_XG = torch.cat([lse for _, lse in parts], 2)[0].transpose(0, 1)
