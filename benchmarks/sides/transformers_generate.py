@@ -1,7 +1,6 @@
 """transformers samples: ``generate`` on left-padded prompts sorted by length, n returned sequences a prompt.
 
-``rows_at_once`` is its batch size (see ``rows/sample.py``). Runs in the peers'
-environment.
+``rows_at_once`` is its batch size (see ``rows/sample.py``). Runs in the peers' environment.
 """
 
 from __future__ import annotations

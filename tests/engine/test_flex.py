@@ -28,7 +28,8 @@ from transformers import (
 )
 
 from prefine.engine import attention, flex, tree_route
-from prefine.engine.attention import Layout, by_path
+from prefine.engine.layout import Layout
+from prefine.engine.pieces import by_path
 from prefine.engine.score import logp_of
 from prefine.engine.tree import Tree, grow, join
 from prefine.policies.base import Row

@@ -35,8 +35,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from prefine.engine import attention, tree_route
-from prefine.engine.attention import Layout, NotInTrees
+from prefine.engine import attention, layout, tree_route
+from prefine.engine.attention import NotInTrees
+from prefine.engine.layout import Layout
 from prefine.engine.score import logp_of
 from prefine.engine.settings import TrainSettings
 from prefine.engine.train import train
@@ -300,16 +301,16 @@ MADE = {name: make(name, torch.float64) for name in ("llama", "gemma2, caps and 
 @given(rows=some_rows())
 @settings(max_examples=25, deadline=None)
 def test_any_rows_at_all(name: str, block: int, rows: list[Row]) -> None:
-    before, attention.BLOCK = attention.BLOCK, block
+    before, layout.BLOCK = layout.BLOCK, block
     try:
         assert_same(MADE[name], rows, loss=1e-10, gradient=1e-9)
     finally:
-        attention.BLOCK = before
+        layout.BLOCK = before
 
 
 @pytest.mark.parametrize("name", FUSED)
 def test_long_blocks_are_halved_without_a_trace(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "BLOCK", 3)
+    monkeypatch.setattr(layout, "BLOCK", 3)
     assert_same(make(name, torch.float64), pairs(), loss=1e-10, gradient=1e-10)
 
 

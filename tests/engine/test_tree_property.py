@@ -29,7 +29,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from prefine.engine import attention, head, score, tree_route
+from prefine.engine import head, layout, score, tree_route
 from prefine.engine.head import OutputHead, chunked_logp
 from prefine.engine.score import logp_of, padded_logp
 from prefine.engine.tree import plant
@@ -242,7 +242,7 @@ def assert_same(model: Any, rows: Sequence[Row], how: dict[str, Any], *, with_pr
         plain = padded_logp(model, rows, width, with_prompt=with_prompt, side=how["side"])
     loss, gradients = loss_and_gradients(model, rows, plain)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "BLOCK", how["block"])
+        patch.setattr(layout, "BLOCK", how["block"])
         patch.setattr(head, "LEAST_COLUMNS", how["columns"])
         patch.setattr(score, "chunked_logp", partial(chunked_logp, chunk=1, keep=how["keep"]))
         forest = plant(rows, with_prompt=with_prompt, budget=how["budget"], worth=how["worth"])

@@ -34,7 +34,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from prefine.engine.attention import Layout, by_path
+from prefine.engine.layout import Layout
+from prefine.engine.pieces import by_path
 from prefine.engine.tree import Segment, Tree, grow, join
 
 BLOCK = 128

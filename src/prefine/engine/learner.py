@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from prefine.engine import processes, sharding
@@ -29,8 +30,11 @@ from prefine.objectives.scores import Objective
 class Learner:
     """The modules in training and their optimiser.
 
-    An objective that is an ``nn.Module`` is trained along; its attribute ``lr`` is the learning rate of its
-    own parameters (the settings' otherwise).
+    An objective that is an ``nn.Module``, or has one among its ``parts``, is trained along; its attribute ``lr``
+    is the learning rate of its own parameters (the settings' otherwise, times ``lr_factor`` if it has that). The
+    modules among an objective's ``readings`` are trained along in the same way. Beside parameters it may have buffers:
+    its ``after_step(summed)`` is called once after every optimiser step, with a function that adds numbers up over
+    the processes, and ``figures()`` gives numbers for the rows of metrics.
     """
 
     def __init__(
@@ -40,6 +44,8 @@ class Learner:
         settings: TrainSettings,
         run: Mapping[str, Any],
         directory: Path | None,
+        readings: Mapping[str, nn.Module] | None = None,
+        looked_into: bool = False,
     ) -> None:
         self.settings, self.directory = settings, directory
         self.run = {"settings": settings.fingerprint(), **run}
@@ -48,15 +54,18 @@ class Learner:
         """Tensors that change with training and are not trained: checkpoints keep them too."""
         processes.same_start(module)
         self.lockstep = None
-        if sharding.wanted(module, settings.shard, settings.optimizer, follows="following" in run):
+        if sharding.wanted(
+            module, settings.shard, settings.optimizer, follows="following" in run, looked_into=looked_into
+        ):
             half = _low_precision(module, settings.precision)
             self.lockstep = sharding.shard(module, lambda: autocast(module, settings.precision), half=half)
         groups = parameter_groups(module.parameters(), settings, settings.lr)
-        if isinstance(objective, nn.Module):
-            self.modules["objective"] = objective.to(_device(module))
-            processes.same_start(objective)
-            own_lr = float(getattr(objective, "lr", settings.lr))
-            groups += parameter_groups(objective.parameters(), settings, own_lr)
+        self.learning = modules_of(objective) | {f"reading.{n}": part for n, part in (readings or {}).items()}
+        for name, part in self.learning.items():
+            self.modules[name] = part.to(_device(module))
+            processes.same_start(part)
+            own_lr = float(getattr(part, "lr", settings.lr * getattr(part, "lr_factor", 1.0)))
+            groups += parameter_groups(part.parameters(), settings, own_lr)
         if not groups:
             raise InputError(
                 "nothing to train: every parameter of the model is frozen",
@@ -90,6 +99,14 @@ class Learner:
     def step(self) -> None:
         self.optimizer.step()
         self.optimizer.zero_grad()
+        for part in self.learning.values():
+            if hasattr(part, "after_step"):
+                part.after_step(processes.summed)
+
+    def figures(self) -> dict[str, float]:
+        """What the objective says of itself."""
+        said = [part.figures() for part in self.learning.values() if hasattr(part, "figures")]
+        return {name: value for figures in said for name, value in figures.items()}
 
     def weights(self) -> dict[str, Tensor]:
         """What training can change: trainable parameters, and buffers that are saved with a model."""
@@ -135,6 +152,29 @@ class Learner:
             self.optimizer, {n.removeprefix("optimizer."): t for n, t in optimizer.items()}, self.parameters
         )
         return step, checkpoint.state["log"]
+
+
+def modules_of(objective: Objective, name: str = "objective") -> dict[str, nn.Module]:
+    """The outermost modules in an objective, which have parameters or state: itself, or parts of a combination."""
+    if isinstance(objective, nn.Module):
+        inside = [part for part in getattr(objective, "parts", ()) if not isinstance(part, nn.Module)]
+        found = {name: objective}
+    else:
+        inside, found = list(getattr(objective, "parts", ())), {}
+    for i, part in enumerate(inside):
+        found |= modules_of(part, f"{name}.parts.{i}")
+    return found
+
+
+def save_modules(objective: Objective, out: Path, readings: Mapping[str, Tensor] | None = None) -> None:
+    """What was learnt beside the policy, in a file of its own (none where the objective has nothing to learn)."""
+    found = {f"{name}.{n}": t for name, part in modules_of(objective).items() for n, t in part.state_dict().items()}
+    found |= readings or {}
+    if found:
+        save_file({n: t.detach().cpu().contiguous() for n, t in found.items()}, out / LEARNT)
+
+
+LEARNT = "objective.safetensors"
 
 
 def autocast(module: nn.Module, precision: str) -> contextlib.AbstractContextManager[Any]:

@@ -102,6 +102,14 @@ class Moving:
     start: Any = None
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """Another policy, frozen, in memory while the policy trains: for objectives that look into it (stored numbers
+    do for all others). ``policy``: where to load it from."""
+
+    policy: Any
+
+
 # -- references during training
 
 
@@ -202,6 +210,17 @@ class Live:
     def logp(self, indices: Sequence[int], batch: Batch) -> Tensor:
         with evaluating(self.other.module), _own_casts():
             return self.other.logp(batch)[0]
+
+    @torch.no_grad()
+    def view(self, batch: Batch, *, deep: bool = False) -> Any:
+        """What ``objectives.readings`` see of it."""
+        other: Any = self.other
+        if not hasattr(other, "view"):
+            raise InputError(
+                f"the reference {self.name!r} cannot be looked into", remedy="give a causal language model"
+            )
+        with evaluating(self.other.module), _own_casts():
+            return other.view(batch, deep=deep)
 
     def after(self, steps: int) -> None:
         pass

@@ -33,10 +33,13 @@ ELEMENTWISE = frozenset({"adamw", "adam", "rmsprop", "sgd"})
 """Optimisers for which a slice of a matrix is as good as the matrix."""
 
 
-def wanted(module: nn.Module, choice: str, optimizer: str = "adamw", follows: bool = False) -> bool:
+def wanted(
+    module: nn.Module, choice: str, optimizer: str = "adamw", follows: bool = False, looked_into: bool = False
+) -> bool:
     """Whether to shard this module. Asked for where it cannot be is an InputError.
 
-    ``follows``: the policy lends itself to references that move along with it.
+    ``follows``: the policy lends itself to references that move along with it. ``looked_into``: the objective reads
+    more of it than log-probabilities.
     """
     if not processes.together() or choice == "whole":
         return False
@@ -44,6 +47,7 @@ def wanted(module: nn.Module, choice: str, optimizer: str = "adamw", follows: bo
         f"{type(module).__name__} has no list of layers": _layers(module) is None,
         f"{optimizer} needs whole matrices": optimizer not in ELEMENTWISE,
         "a moving reference needs the policy's whole weights": follows,
+        "the objective looks into the model": looked_into,
     }
     why = next((reason for reason, is_so in obstacles.items() if is_so), None)
     if choice == "sharded" and why is not None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,14 @@ from torch import Tensor, nn
 
 from prefine.engine import processes
 from prefine.engine.allocator import keep_freed_memory
-from prefine.engine.batch import collate_contrasts, cut
+from prefine.engine.batch import collate_contrasts, cut, microbatches, row_lengths
 from prefine.engine.checkpoint import random_state_kept, seeded
 from prefine.engine.learner import Learner, autocast, ready_to_train
 from prefine.engine.metrics import Log, figure_names, figures
 from prefine.engine.optim import factor
 from prefine.engine.reference import Arrays, Moving, Reference, followings_of, references_of
 from prefine.engine.settings import TrainSettings
+from prefine.engine.views import Readers
 from prefine.errors import InputError, RunStopped
 from prefine.objectives.scores import UNITS, Objective, Scores, traits
 from prefine.policies.base import Batch, Policy, Row
@@ -49,6 +50,8 @@ class TrainResult:
 
     metrics: tuple[Metrics, ...]
     steps: int
+    readings: Mapping[str, Tensor] = field(default_factory=dict)
+    """The parameters of the objective's readings, by the reading's name and theirs."""
 
 
 def train(
@@ -72,7 +75,10 @@ def train(
     module = _check(policy, contrasts, objective, references)
     steps = settings.steps(len(contrasts))
     about = {"contrasts": len(contrasts), "references": sorted(references), **followings_of(references)}
-    learner = Learner(module, objective, settings, run=about, directory=checkpoint_dir)
+    readers = Readers(objective, policy, settings.seed)
+    learner = Learner(
+        module, objective, settings, about, checkpoint_dir, readers.modules, looked_into="policy" in readers.looked_at
+    )
     compared = references_of(policy, references, contrasts, settings.limits)
     learner.beside = {name: x for reference in compared.values() for name, x in reference.weights.items()}
     start, state = learner.restore()
@@ -87,14 +93,14 @@ def train(
 
             # This process's part of the step, and how much of every unit the whole step has.
             indices = step_indices(step, len(contrasts), settings)
-            micros = _microbatches(policy, contrasts, indices, objective, settings)
+            micros = _microbatches(policy, contrasts, indices, objective, settings, padded=bool(readers.looked_at))
             totals = step_totals([m.batch for m in micros], objective)
 
             measured: list[Tensor] = []
             try:
                 for micro in micros:
                     with autocast(module, settings.precision):
-                        scores = score(policy, micro, compared, objective, totals)
+                        scores = score(policy, micro, compared, objective, totals, readers)
                     loss = _loss(objective, scores)
                     learner.backward(loss)
                     measured.append(figures(scores, loss))
@@ -124,6 +130,7 @@ def train(
             for reference in compared.values():
                 reference.after(done)
             log.add(sums, tokens=tokens, grad_norm=gradient_norm, lr=settings.lr * lr_factor, step_tokens=tokens)
+            log.count(**learner.figures())
             if settings.max_length is not None:
                 log.count(step_responses=responses, step_cut=shortened)
             row = None
@@ -136,7 +143,8 @@ def train(
                 saved_at = time.perf_counter()
             if progress is not None and row is not None:
                 progress(dict(row))
-    return TrainResult(tuple(log.rows), steps)
+    learnt = {f"{name}.{n}": t.detach().cpu() for name, m in readers.modules.items() for n, t in m.state_dict().items()}
+    return TrainResult(tuple(log.rows), steps, learnt)
 
 
 @dataclass(frozen=True)
@@ -171,13 +179,16 @@ def _microbatches(
     indices: Sequence[int],
     objective: Objective,
     settings: TrainSettings,
+    padded: bool = False,
 ) -> list[Micro]:
     """This process's contrasts of the step, encoded and cut by the token budget."""
     whole = traits(objective)[2]
     mine = processes.share(indices, whole=whole)
     here = [contrasts[i] for i in mine]
     rows = [policy.encode(contrast, settings.limits) for contrast in here]
-    parts = [list(range(len(mine)))] if whole else cut(policy, rows, settings.tokens_per_microbatch)
+    budget = settings.tokens_per_microbatch
+    cuts = microbatches(row_lengths(rows), budget) if padded else cut(policy, rows, budget)
+    parts = [list(range(len(mine)))] if whole else cuts
     return [Micro(tuple(mine[i] for i in places), _collated(here, rows, places)) for places in parts if places]
 
 
@@ -202,6 +213,7 @@ def _bare_scores(batch: Batch, reads_prompt: bool) -> Scores:
         mask_NT=batch.mask_NT,
         role_N=batch.role_N,
         group_N=batch.group_N,
+        values=batch.values,
         prompt_tokens_N=_prompt_tokens(batch) if reads_prompt else None,
     )
 
@@ -217,12 +229,20 @@ def score(
     references: Mapping[str, Reference],
     objective: Objective,
     totals: Mapping[str, float],
+    readers: Readers | None = None,
 ) -> Scores:
-    """One forward, joined with what is known beforehand."""
+    """One forward a model, joined with what is known beforehand."""
     batch = micro.batch
     reads_prompt = traits(objective)[1]
-    reference_NT = {name: reference.logp(micro.indices, batch) for name, reference in references.items()}
-    logp_NT, prompt_logp_N = policy.logp(batch, with_prompt=reads_prompt)
+    views = {} if readers is None else readers.views(policy, references, batch)
+    reference_NT = {
+        name: views[name].logp() if name in views else reference.logp(micro.indices, batch)
+        for name, reference in references.items()
+    }
+    if "policy" in views and not reads_prompt:
+        logp_NT, prompt_logp_N = views["policy"].logp(), None
+    else:
+        logp_NT, prompt_logp_N = policy.logp(batch, with_prompt=reads_prompt)
     like: dict[str, Any] = {"device": logp_NT.device, "dtype": logp_NT.dtype}
     return Scores(
         logp_NT=logp_NT,
@@ -233,6 +253,8 @@ def score(
         values={name: value.to(**like) for name, value in batch.values.items()},
         prompt_logp_N=prompt_logp_N,
         prompt_tokens_N=_prompt_tokens(batch).to(**like) if reads_prompt else None,
+        readings={} if readers is None else readers(views, **like),
+        ids_N=tuple(row.response for row in batch.rows),
         totals=totals,
     )
 

@@ -58,6 +58,11 @@ class Tree:
             [np.arange(s.end - s.start) + s.depth for s in self.segments] or [np.zeros(0, np.int64)]
         ).astype(np.int64)
 
+    @property
+    def stop_L(self) -> np.ndarray:
+        """Where the descendants of every column's segment end: the columns that see it end there too."""
+        return np.repeat([s.stop for s in self.segments], [s.end - s.start for s in self.segments])
+
     def path(self, segment: int) -> tuple[int, ...]:
         """The segments from a root down to this one."""
         path: list[int] = []

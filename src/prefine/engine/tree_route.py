@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from prefine.engine import flex, narrow, score
-from prefine.engine.attention import Layout, NotInTrees, in_tree, why_not, windows
+from prefine.engine.attention import NotInTrees, in_tree, why_not, windows
 from prefine.engine.batch import even_parts, microbatches, padded_tokens, row_lengths
+from prefine.engine.layout import Layout
 from prefine.engine.tree import Forest, Scored, Tree, grow, plant
 from prefine.policies.base import Row
 
