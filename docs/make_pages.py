@@ -58,7 +58,8 @@ def system_page(entry: Any, claim: Mapping[str, Any] | None) -> str:
 
     module = inspect.getmodule(entry.recipe)
     number = f"{entry.number:03d} · " if entry.number is not None else ""
-    facts = " · ".join(x for x in (entry.family, entry.paper, *entry.facets.values()) if x)
+    varied = [f"{name}: {value}" for name, value in entry.facets.items()]
+    facts = " · ".join(x for x in (entry.family, entry.paper, *varied) if x)
     needs = table(["needs", "where it comes from"], [[f"`{n}`", INPUTS[n]] for n in entry.inputs])
     options = of_function(entry.recipe)
     flags = [
@@ -121,7 +122,7 @@ def systems_table() -> str:
     return "\n\n".join(parts)
 
 
-def factories(module: str) -> Callable[[], str]:
+def factories(module: str, table: str = "FACTORIES", level: str = "##") -> Callable[[], str]:
     """The named factories of a room: call, docstring."""
 
     def page() -> str:
@@ -129,11 +130,22 @@ def factories(module: str) -> Callable[[], str]:
 
         room = importlib.import_module(module)
         parts = []
-        for name, factory in room.FACTORIES.items():
-            parts.append(f"## {name}\n\n```python\n{_call(factory)}\n```\n\n{docstring(factory, verbatim=True)}")
+        for name, factory in getattr(room, table).items():
+            parts.append(f"{level} {name}\n\n```python\n{_call(factory)}\n```\n\n{docstring(factory, verbatim=True)}")
         return "\n\n".join(parts)
 
     return page
+
+
+def facets_table() -> str:
+    """The vocabulary: facet, what it is about, its values."""
+    from prefine.facets import FACETS
+
+    rows = []
+    for name, facet in FACETS.items():
+        values = [f"**{v}**" if v == facet.default else v for v in facet.values]
+        rows.append([f"`--{name}`", facet.component, facet.about, ", ".join(values)])
+    return table(["facet", "component", "what it says", "values"], rows)
 
 
 def judges_table() -> str:
@@ -193,7 +205,9 @@ def benchmarks_page() -> str:
 
 GENERATED: Mapping[str, Callable[[], str]] = {
     "systems": systems_table,
+    "facets": facets_table,
     "objectives": factories("prefine.objectives"),
+    "wrappers": factories("prefine.objectives", "WRAPPERS", "###"),
     "curators": factories("prefine.curating"),
     "judges": judges_table,
     "formats": formats_table,

@@ -18,7 +18,7 @@ from benchmarks.rows import Asked
 from benchmarks.stats import ratios
 from prefine.policies.base import Limits
 
-SLATES = 4
+SLATES = 2
 """A step."""
 
 MAX_LENGTH = 1024

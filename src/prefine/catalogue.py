@@ -16,13 +16,18 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
+from prefine import facets as vocabulary
 from prefine.errors import InputError
 
 INPUTS: Mapping[str, str] = {
     "policy": "a model to train: --model DIR, or the world's base policy",
     "prompts": "prompts to answer: --prompts FILE, or the world's",
     "pairs": "chosen and rejected responses: --data FILE, or labelled by a world's annotator",
+    "aspects": "pairs of several dimensions: --data FILE with a column \"dimension\", or with scores of both responses "
+    "by dimension (chosen_NAME and rejected_NAME), or a world's responses with its attributes",
     "labels": "single responses labelled good or bad: --data FILE (pairs are split), or a world's annotator",
+    "lists": "several responses a prompt with scores or ranks: --data FILE, or a world's responses scored by its "
+    "annotator",
     "demos": "good responses: --data FILE (chosen responses are taken), or the world's demonstrations",
     "judge": "something that scores responses: --judge NAME, or a world's annotator",
     "preference": "something that compares responses: --judge NAME (scores become Bradley-Terry "
@@ -43,6 +48,7 @@ class System:
     number: int | None = None
     paper: str = ""
     facets: Mapping[str, str] = field(default_factory=dict)
+    """What it varies, in the words of ``prefine.facets``: only where it differs from DPO."""
     world: str = "assistant"
     """The embedded world it is shown on when no other is asked for."""
     on_worlds: Mapping[str, Any] = field(default_factory=dict)
@@ -101,7 +107,9 @@ def system(
     on_worlds: Mapping[str, Any] | None = None,
     **facets: str,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a recipe. Keys are those of the field's index: acronyms clash, keys do not."""
+    """Register a recipe. Keys are those of the field's index: acronyms clash, keys do not. ``facets`` say what
+    the system varies, in the words of ``prefine.facets``."""
+    vocabulary.check(f"system {key!r}", facets)
 
     def register(recipe: Callable[..., Any]) -> Callable[..., Any]:
         entry = System(key, title, family, recipe, number, paper, facets, world, on_worlds or {})

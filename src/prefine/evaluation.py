@@ -61,14 +61,14 @@ def _samples(
     temperature: float,
 ) -> dict[str, float]:
     with _outside_rounds(run):
-        after = _drawn(run, policy, prompts, judge, n, temperature)
-        before = None if start is None else _drawn(run, start, prompts, judge, n, temperature)
+        after = drawn(run, policy, prompts, judge, n, temperature)
+        before = None if start is None else drawn(run, start, prompts, judge, n, temperature)
         figures = {
             **_mean("length", [float(np.mean([_tokens(c) for c in s.candidates])) for s in after]),
             **_mean("finished", [float(np.mean([c.stop != "length" for c in s.candidates])) for s in after]),
         }
         if judge is not None:
-            column = _column(after)
+            column = score_column(after)
             figures |= _mean("reward", [_average(s.column(column)) for s in after])
             if before is not None and start is not None and start.key != policy.key:
                 wins = [beats(a.column(column), b.column(column)) for a, b in zip(after, before, strict=True)]
@@ -86,7 +86,10 @@ def _samples(
     return figures
 
 
-def _drawn(run: Run, policy: PolicyHandle, prompts: Slates, judge: Judge | None, n: int, temperature: float) -> Slates:
+def drawn(
+    run: Run, policy: PolicyHandle, prompts: Slates, judge: Judge | None, n: int = 1, temperature: float = 1.0
+) -> Slates:
+    """Held-out samples of a policy, judged: the same whoever asks, so drawn once."""
     slates = run.sample(policy, prompts, n=n, temperature=temperature, role="evaluation", label="held-out samples")
     return slates if judge is None else run.judge(slates, judge, label="held-out judgement")
 
@@ -167,7 +170,7 @@ def _average(values: Sequence[float | None]) -> float:
     return float(np.mean(known)) if known else math.nan
 
 
-def _column(slates: Slates) -> str:
+def score_column(slates: Slates) -> str:
     """The judge's score column: the last one that holds numbers."""
     return [name for name, column in slates[0].feedback.items() if column.kind == "score"][-1]
 
@@ -177,7 +180,7 @@ def _tokens(candidate: Any) -> int:
 
 
 def _excerpts(run: Run, before: Slates, after: Slates, judged: bool) -> None:
-    column = _column(after) if judged else None
+    column = score_column(after) if judged else None
     for a, b, _ in zip(before, after, range(EXCERPTS), strict=False):
         row: dict[str, Any] = {
             "prompt": prompt_text(a.prompt),

@@ -87,7 +87,9 @@ def spec(value: Any) -> Any:
             "fields": {f.name: spec(getattr(value, f.name)) for f in fields(value)},
         }
     if isinstance(value, torch.nn.Module):
-        return {"module": _code_of(type(value)), "state": spec(dict(value.state_dict()))}
+        plain = {n: v for n, v in vars(value).items() if not n.startswith("_") and n != "training"}
+        inner = dict(value.named_children())
+        return {"module": _code_of(type(value)), "state": spec(dict(value.state_dict())), "of": spec([plain, inner])}
     state = getattr(value, "__dict__", None)
     if state is None:
         raise TypeError(f"cannot make a key of {value!r}: use plain values, functions or dataclasses")

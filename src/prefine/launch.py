@@ -58,6 +58,10 @@ class Prepared:
     sampling: Sampling
     out: Path
     fresh: bool = False
+    store: Path | None = None
+    """Where artifacts are (default: beside the run)."""
+    alike: bool = False
+    """See ``Run.alike``."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,11 @@ class Outcome:
     after: Mapping[str, float]
 
 
-def prepare(values: Mapping[str, Any], *, out: Path | None = None, fresh: bool = False) -> Prepared:
-    """Check a configuration and fill in its defaults. Raises InputError; leaves nothing behind."""
+def prepare(
+    values: Mapping[str, Any], *, out: Path | None = None, fresh: bool = False, look: bool = True
+) -> Prepared:
+    """Check a configuration and fill in its defaults. Raises InputError; leaves nothing behind. ``look``: also at
+    the inputs and the directory (else only settings are worked out)."""
     config = parse(values)
     system = find(config.system)
     options = of_function(system.recipe)
@@ -90,7 +97,7 @@ def prepare(values: Mapping[str, Any], *, out: Path | None = None, fresh: bool =
     optional = _optional(system)
     asked = wanted(system, chosen, optional)
     names = tuple(n for n in system.inputs if n not in optional or n in asked or source.wants(n))
-    inputs = source.check(system, names, chosen)
+    inputs = source.check(system, names, chosen) if look else config.inputs
     _check_place(config)
     complete = config.model_copy(
         update={
@@ -103,7 +110,8 @@ def prepare(values: Mapping[str, Any], *, out: Path | None = None, fresh: bool =
     )
     name = f"{system.key}-{source.name}-{config.seed}"
     directory = RUNS / re.sub(r"[^\w.-]+", "-", name) if out is None else Path(out)
-    _check_directory(directory, complete, fresh)
+    if look:
+        _check_directory(directory, complete, fresh)
     return Prepared(complete, system, names, source, settings, Sampling(**sampling), directory, fresh)
 
 
@@ -142,14 +150,16 @@ def _launched(prepared: Prepared, progress: Progress | None) -> Outcome:
         shutil.rmtree(prepared.out)
     run = _kind_of_run()(
         prepared.out,
+        store=prepared.store,
         seed=config.seed,
         settings=prepared.settings,
         sampling=prepared.sampling,
-        placement=_placement(config),
+        placement=placement(config),
         adapter=_adapter(config),
         progress=progress,
         cluster=_cluster(config),
     )
+    run.alike = prepared.alike
     with run:
         write_config(config, run.dir)
         run.trackers = trackers_for(config.track if leads else [], run.dir, config.plain())
@@ -343,19 +353,20 @@ def _place(config: RunConfig) -> None:
     logging.disable_progress_bar()
 
 
-def _placement(config: RunConfig) -> dict[str, Any]:
+def placement(config: RunConfig) -> dict[str, Any]:
+    """Where policies are loaded."""
     import torch
 
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     device = automatic if config.device == "auto" else config.device
-    placement: dict[str, Any] = {
+    found: dict[str, Any] = {
         "device": f"cuda:{place().local}" if device == "cuda" and processes.together() else device
     }
     if config.cluster is not None and config.device != "cpu":
-        placement["device"] = None  # an accelerator where there is one: workers may have it and the driver not
+        found["device"] = None  # an accelerator where there is one: workers may have it and the driver not
     if config.trust_remote_code:
-        placement["trust_remote_code"] = True
-    return placement
+        found["trust_remote_code"] = True
+    return found
 
 
 def _cluster(config: RunConfig) -> Cluster:

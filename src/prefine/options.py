@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from prefine.errors import InputError
+from prefine.registry import Part, read
 
 YES, NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 NOTHING = ("none", "null")
@@ -206,10 +207,18 @@ _PLAIN: Mapping[Any, Callable[[Any], Any]] = {
     float: _float,
     str: _str,
     Path: lambda value: Path(_str(value)),
+    Part: lambda value: read(value).text,
 }
 _LISTS = (tuple, list, Sequence, typing.Sequence)
 _MAPPINGS = (dict, Mapping, typing.Mapping)
-_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
+_WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    Path: "a path",
+    Part: "a part, such as dpo, dpo(beta=0.2) or robust:dpo",
+}
 
 Range = tuple[Callable[[Any], bool], str]
 _COUNT: Range = (lambda v: v >= 1, "a whole number above 0")

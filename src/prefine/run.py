@@ -114,6 +114,8 @@ class Run:
         """Where sampling, judging, scoring and training are done: in this process unless told otherwise."""
         self.yardstick: Yardstick | None = None
         self.round: int | None = None
+        self.alike = False
+        """Whether trainings on the same data see it in the same order, whatever they minimise: runs to be compared."""
         self.trackers: Sequence[Tracker] = ()
         self.tracked = 0
         root = store or os.environ.get("PREFINE_STORE") or self.dir.parent / ".store"
@@ -310,9 +312,10 @@ class Run:
         name; frozen, or moving as ``following`` says (``engine.reference``). ``settings`` override the run's
         training settings for this call.
         """
-        from prefine.engine.reference import Moving
+        from prefine.engine.reference import Loaded, Moving
         from prefine.engine.reference import following as follow
         from prefine.engine.settings import TrainSettings
+        from prefine.objectives.readings import gathered
         from prefine.objectives.scores import traits
 
         wanted = traits(objective)[0]
@@ -323,15 +326,21 @@ class Run:
         chosen = TrainSettings.of({**dataclasses.asdict(self.settings), **settings})
         how = follow(following)
         moves = how.moves_within(chosen.steps(len(contrasts)))
-        references = {
-            name: Moving(how, start=named[name]) if moves else self.logps(named[name], contrasts, settings=chosen)
-            for name in wanted
-        }
+        looked_at = {name for reading in gathered(objective).values() for name in reading.of}
+
+        def brought(name: str) -> Logps | Moving | Loaded:
+            if moves:
+                return Moving(how, start=named[name])
+            return Loaded(named[name]) if name in looked_at else self.logps(named[name], contrasts, settings=chosen)
+
+        references = {name: brought(name) for name in wanted}
         key = self._key(
             "train", policy=policy, contrasts=contrasts, objective=objective, references=references,
             settings=chosen.fingerprint(), adapter=self.adapter, seed=self.seed,
+            **({"alike": True} if self.alike else {}),
         )  # fmt: skip
-        settings_here = dataclasses.replace(chosen, seed=seed_of(key) % 2**31)
+        order = seed_of(self.seed, contrasts) if self.alike else seed_of(key)
+        settings_here = dataclasses.replace(chosen, seed=order % 2**31)
 
         def make(work: Path, out: Path, stage: Stage) -> dict[str, Any]:
             def tell(row: Mapping[str, float]) -> None:

@@ -32,6 +32,7 @@ from transformers import (
 
 from prefine.engine import decode
 from prefine.engine.decode import TreeDecoder, refusal
+from prefine.engine.decode_attention import NOWHERE
 from prefine.engine.sample import generate
 from prefine.engine.score import backbone, logp_of
 from prefine.policies.base import Row, Sampling
@@ -148,6 +149,21 @@ def test_hidden_states_are_those_of_whole_rows_in_double_precision(name: str) ->
             torch.testing.assert_close(decoder.hidden_BD[b], backbone(model)(whole).last_hidden_state[0, -1])
 
 
+@pytest.mark.parametrize("filled", [0, 2, 128])
+@pytest.mark.parametrize("name", ["llama, grouped", "mistral, a window of 5", "gemma2, a window of 4"])
+@pytest.mark.parametrize("n", [1, 3])
+def test_filling_up_changes_nothing(name: str, n: int, filled: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefixes of other lengths side by side, rows that leave, and single rows behind their own prompt."""
+    monkeypatch.setattr(decode, "FILLED", filled)
+    model = make(name)
+    model.get_output_embeddings().weight.data[END] *= 2
+    assert refusal(model) is None
+    drawn = run(model, n=n, max_tokens=12)
+    ours = [np.asarray(d.logps) for ds in drawn for d in ds]
+    for a, b in zip(ours, scored(model, PROMPTS, drawn), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
 def tokens_read(model: Any) -> list[int]:
     """Fills up with how many tokens each forward pass reads."""
     seen: list[int] = []
@@ -169,13 +185,18 @@ def test_what_prompts_share_is_read_once_for_all_of_them_and_all_samples() -> No
     assert all(tokens <= 8 * len(PROMPTS) for tokens in seen[1:]), "then a token a row"
 
 
+def tokens_held(decoder: TreeDecoder) -> int:
+    """Tokens of prompts whose keys and values are kept, without what blocks are filled up with."""
+    return sum(int((block.position_bC[:, : block.used] != NOWHERE).sum()) for block in decoder.past.blocks)
+
+
 def test_what_is_shared_is_kept_once() -> None:
     model = make()
     prompts = sorted({tuple(p) for p in PROMPTS})
     with torch.no_grad():
         decoder = TreeDecoder(model, prompts, [i for i in range(len(prompts)) for _ in range(3)], room=4)
     different = {p[: i + 1] for p in prompts for i in range(len(p))}
-    assert sum(len(p.position_P) for p in decoder.prefixes) == len(different)
+    assert tokens_held(decoder) == len(different)
 
 
 def test_steps_of_a_search_continue_what_others_said() -> None:
@@ -203,7 +224,7 @@ def test_a_batch_keeps_to_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     class Watched(TreeDecoder):
         def __init__(self, model: Any, prompts: Any, row_B: Any, room: int) -> None:
             super().__init__(model, prompts, row_B, room)
-            held.append(sum(len(p.position_P) for p in self.prefixes) + len(row_B) * room)
+            held.append(tokens_held(self) + len(row_B) * room)
 
     monkeypatch.setattr("prefine.engine.sample.TreeDecoder", Watched)
     run(make(), n=16, budget=200)
@@ -278,8 +299,8 @@ def test_a_model_that_cannot_goes_the_plain_way_and_says_so() -> None:
 
 def test_a_model_whose_numbers_differ_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make()
-    write = decode.Own.write
-    monkeypatch.setattr(decode.Own, "write", lambda self, layer, t, k, v: write(self, layer, t, k * 1.01, v))
+    write = decode.Block.write
+    monkeypatch.setattr(decode.Block, "write", lambda self, layer, k, v: write(self, layer, k * 1.01, v))
     with pytest.warns(UserWarning, match="a trial was off"):
         assert refusal(model) is not None
 

@@ -22,10 +22,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from prefine.engine import processes, score, sharding, tree
+from prefine.engine import processes, score, sharding
 from prefine.engine.checkpoint import saved_steps
 from prefine.engine.settings import TrainSettings
 from prefine.engine.train import Metrics, train
+from prefine.engine.trees import tree
 from prefine.errors import InputError
 from prefine.objectives import bradley_terry, dpo
 from prefine.objectives.scores import Loss, Scores

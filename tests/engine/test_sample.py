@@ -258,6 +258,36 @@ def test_a_stop_string_ends_a_response_and_stays_in_it() -> None:
     assert one.tokens == (5, 6, 7) and one.stop == "end"
 
 
+def test_only_rows_whose_last_token_can_end_a_stop_string_are_decoded() -> None:
+    decoded: list[int] = []
+
+    def words(ids: Any) -> str:
+        decoded.append(len(ids))
+        return "".join("abcdefghij"[i % 10] for i in ids)
+
+    script = [10, 11, 12, 13, 14, 15, END]
+    model = Script(script, 2)
+    (one,) = generate(model, [[2, 3]], Sampling(max_tokens=9, stop=("de",)), [0], stop_ids={END}, decode=words)[0]
+    assert one.tokens == (10, 11, 12, 13, 14) and one.stop == "end"
+    assert [length for length in decoded if length > 1] == [5, 5], "its end and then the whole, once"
+
+
+@pytest.mark.parametrize("stop", ["b ", "it's", "\u00e9"])
+def test_stop_strings_whose_end_no_token_shows_alone(stop: str) -> None:
+    """A decoder that joins words with spaces, and one whose characters span tokens."""
+    texts = {5: b"b", 6: b" ", 7: b"it", 8: b"'s", 9: b"\xc3", 10: b"\xa9"}
+    script = {"b ": [5, 6, 7, END], "it's": [7, 8, 5, END], "\u00e9": [9, 10, 5, END]}[stop]
+
+    def decode(ids: Any) -> str:
+        text = b"".join(texts.get(i, b"") for i in ids).decode(errors="replace")
+        return text.lstrip() if len(ids) == 1 else text
+
+    drawn = generate(
+        Script(script, 2), [[2, 3]], Sampling(max_tokens=9, stop=(stop,)), [0], stop_ids={END}, decode=decode
+    )
+    assert drawn[0][0].tokens == tuple(script[:2]) and drawn[0][0].stop == "end"
+
+
 def test_models_without_a_cache_give_the_same() -> None:
     model, prompts = make(), some_prompts(5)
 

@@ -109,7 +109,7 @@ def test_columns_that_are_not_used_are_named(tmp_path: Path) -> None:
 SERVES = {
     "slates": {"prompts", "pairs", "labels", "demos"},
     "steps": {"prompts", "labels"},
-    "rankings": {"prompts", "pairs", "labels", "demos"},
+    "rankings": {"prompts", "pairs", "labels", "demos", "lists"},
     "ratings": {"prompts", "pairs", "labels", "demos"},
     "pairs": {"prompts", "pairs", "labels", "demos"},
     "pairs-implicit": {"prompts", "pairs", "labels", "demos"},

@@ -35,10 +35,11 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from prefine.engine import ends, tree_route
+from prefine.engine import ends
 from prefine.engine.batch import collate, collate_contrasts, encode_contrasts
 from prefine.engine.settings import TrainSettings
 from prefine.engine.train import train
+from prefine.engine.trees import route as tree_route
 from prefine.errors import InputError
 from prefine.objectives import bradley_terry
 from prefine.objectives.scores import Scores

@@ -1,12 +1,16 @@
 """Calling a recipe up to its first verb, so that bad options are found before anything is computed.
 
 A recipe checks its options and makes its objectives in its first lines; verbs come after. In a rehearsal the
-first verb ends it. What a rehearsal cannot know (anything but an InputError) it says nothing about.
+first verb ends it, unless there are real lessons to show: those are curated, and an objective is tried on them
+before there is a model (``engine.dry``), so that what the data lacks is said at once. What a rehearsal cannot know
+(anything but an InputError) it says nothing about.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from prefine.catalogue import System
@@ -23,6 +27,22 @@ class _Stage:
     def rounds(self, n: int) -> Iterator[int]:
         yield 0
 
+    def curate(self, source: Any, curator: Callable[..., Any], **settings: Any) -> list[Any]:
+        sources = source if isinstance(source, tuple) else (source,)
+        if not all(isinstance(rows, list) for rows in sources):
+            raise _Begun
+        found = list(curator(*sources, random.Random(0)))
+        if not found:
+            raise _Begun  # all the data may hold more than these few
+        return found
+
+    def train(self, policy: Any, contrasts: Any, *, objective: Any, **settings: Any) -> Any:
+        from prefine.engine.dry import dry_run
+
+        if isinstance(contrasts, list):
+            dry_run(objective, contrasts)
+        raise _Begun
+
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def verb(*arguments: Any, **settings: Any) -> Any:
             raise _Begun
@@ -30,9 +50,15 @@ class _Stage:
         return verb
 
 
-def rehearse(system: System, options: Mapping[str, Any], without: frozenset[str] = frozenset()) -> None:
-    """Raise the InputError that the recipe's own checks raise, if any. ``without``: inputs left at None."""
-    stand_ins = [None if name in without else object() for name in system.inputs]
+def rehearse(
+    system: System,
+    options: Mapping[str, Any],
+    without: frozenset[str] = frozenset(),
+    given: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Raise the InputError that the recipe's own checks raise, if any. ``without``: inputs left at None; ``given``:
+    real ones, or the first few rows of them, for recipes that look at what they were given."""
+    stand_ins = [None if name in without else given.get(name, object()) for name in system.inputs]
     try:
         system.recipe(_Stage(), *stand_ins, **options)
     except InputError:
@@ -42,12 +68,16 @@ def rehearse(system: System, options: Mapping[str, Any], without: frozenset[str]
 
 
 def wanted(system: System, options: Mapping[str, Any], optional: frozenset[str]) -> frozenset[str]:
-    """The optional inputs that these options ask for: those the recipe refuses to go without."""
+    """The optional inputs that these options ask for: those the recipe refuses to go without, one by one, or, where
+    any of them would do, all."""
     rehearse(system, options)
-    if not optional:
-        return optional
+    needed = frozenset(name for name in optional if _refuses(system, options, frozenset({name})))
+    return needed or (optional if optional and _refuses(system, options, optional) else frozenset())
+
+
+def _refuses(system: System, options: Mapping[str, Any], without: frozenset[str]) -> bool:
     try:
-        rehearse(system, options, without=optional)
+        rehearse(system, options, without=without)
     except InputError:
-        return optional
-    return frozenset()
+        return True
+    return False

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from prefine import formats, judging
 from prefine.artifacts import PolicyHandle, Slates
 from prefine.binding.held_out import held_out, place
 from prefine.binding.model import check_model, window_of
+from prefine.binding.rehearsal import rehearse
 from prefine.binding.roles import InRole
 from prefine.catalogue import INPUTS, System, systems
 from prefine.config import Inputs, RunConfig
@@ -33,6 +35,8 @@ FULL_LR, LORA_LR = 1e-6, 1e-5
 MAX_LENGTH, MAX_TOKENS = 1024, 256
 ROOMY = 1 << 20
 EVAL_PROMPTS = 64
+FEW, A_PROMPT, LOOK = 64, 4, 4096
+"""Lessons a recipe is shown beforehand, to say what they lack: how many, how many of one prompt, among how many."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +207,7 @@ def good_ones(slates: Iterable[Slate], rng: random.Random) -> Iterator[Contrast]
 
 WHERE: Mapping[str, str] = {
     "policy": "model", "prompts": "prompts", "pairs": "data", "labels": "data", "demos": "data",
+    "lists": "data", "aspects": "data",
     "judge": "judge", "preference": "judge", "verifier": "judge",
 }  # fmt: skip
 """Input -> the flag that gives it."""
@@ -211,7 +216,9 @@ GIVE: Mapping[str, Callable[[UserSource, Run, PolicyHandle], Any]] = {
     "policy": lambda source, run, start: start,
     "prompts": lambda source, run, start: source.prompts(run),
     "pairs": lambda source, run, start: source.lessons(run, chosen_over_rejected),
+    "aspects": lambda source, run, start: source.lessons(run, chosen_over_rejected),
     "labels": lambda source, run, start: source.lessons(run, good_or_bad),
+    "lists": lambda source, run, start: run.slates(formats.lists_of(source._few()), label="data"),
     "demos": lambda source, run, start: source.lessons(run, good_ones),
     "judge": lambda source, run, start: InRole(source.judge, "score"),
     "preference": lambda source, run, start: InRole(source.judge, "preference"),
@@ -222,8 +229,11 @@ GIVE: Mapping[str, Callable[[UserSource, Run, PolicyHandle], Any]] = {
 def _check_lessons(source: UserSource, name: str, system: System, options: Mapping[str, Any]) -> None:
     data = source.data
     assert data is not None
-    give = LESSONS[name]
-    if any(True for _ in give(source.training(data))):
+    give = LESSONS[ALIKE.get(name, name)]
+    first = _several(give(source.training(data)))
+    if first:
+        shown = list(islice(formats.lists_of(source.training(data)), FEW)) if name == "lists" else first
+        rehearse(system, options, given={name: shown})
         return
     serves = [n for n, give in LESSONS.items() if any(True for _ in give(iter(data)))]
     fitting = [s.key for s in systems() if "policy" in s.inputs and set(s.inputs) - {"policy"} <= set(serves)]
@@ -260,17 +270,34 @@ def _check_answers(source: UserSource, name: str, system: System, options: Mappi
         )
 
 
+ALIKE: Mapping[str, str] = {"aspects": "pairs"}
+"""Inputs that are read as others are; what more they need, a recipe says itself when it is shown some."""
+
 CHECK: Mapping[str, Callable[[UserSource, str, System, Mapping[str, Any]], None]] = {
     "prompts": _check_prompts,
     "pairs": _check_lessons,
+    "aspects": _check_lessons,
     "labels": _check_lessons,
     "demos": _check_lessons,
+    "lists": _check_lessons,
     "verifier": _check_answers,
 }
 
 
 def _prompts(data: TrainingData | None) -> Iterator[Slate]:
     return data.prompts() if data is not None else iter(())
+
+
+def _several(lessons: Iterable[Contrast]) -> list[Contrast]:
+    """A few lessons, of more than a few prompts where there are: not all of them say the same."""
+    kept: dict[str, list[Contrast]] = {}
+    for contrast in islice(lessons, LOOK):
+        own = kept.setdefault(contrast.slate.id, [])
+        if len(own) < A_PROMPT:
+            own.append(contrast)
+        if sum(map(len, kept.values())) >= FEW:
+            break
+    return [contrast for own in kept.values() for contrast in own]
 
 
 def _first(slates: Iterable[Slate], count: int) -> list[Slate]:

@@ -125,8 +125,18 @@ class WorldSource:
 
     def labelled(self, run: Run, start: PolicyHandle, curator: curating.Curator) -> Contrasts:
         """What the annotator says of the base policy's responses; ties are left out."""
-        judged = run.judge(self.sampled(run, start, self.prompts(run)), self.annotator)
-        return run.curate(judged, curator)
+        return run.curate(self.judged(run, start), curator)
+
+    def judged(self, run: Run, start: PolicyHandle) -> Slates:
+        """Responses of the base policy with the annotator's column."""
+        return run.judge(self.sampled(run, start, self.prompts(run)), self.annotator)
+
+    def aspects(self, run: Run, start: PolicyHandle) -> Contrasts:
+        """The annotator's pairs, with a column for every attribute of the world."""
+        slates = self.judged(run, start)
+        for judge in self.world.attributes.values():
+            slates = run.judge(slates, judge)
+        return run.curate(slates, curating.extremes("score"))
 
     def demonstrations(self, run: Run) -> Contrasts:
         slates = run.slates(_shown(self.world, self.prompts(run), self.config.seed), label="demonstrations")
@@ -159,7 +169,9 @@ GIVE: Mapping[str, Give] = {
     "policy": lambda source, run, start: start,
     "prompts": lambda source, run, start: source.prompts(run),
     "pairs": lambda source, run, start: source.labelled(run, start, curating.extremes("score")),
+    "aspects": lambda source, run, start: source.aspects(run, start),
     "labels": lambda source, run, start: source.labelled(run, start, curating.as_points(curating.extremes("score"))),
+    "lists": lambda source, run, start: source.judged(run, start),
     "demos": lambda source, run, start: source.demonstrations(run),
     "judge": lambda source, run, start: source.annotator,
     "preference": lambda source, run, start: source.preference(),
@@ -167,6 +179,7 @@ GIVE: Mapping[str, Give] = {
 }
 
 MISSING: Mapping[str, Callable[[World], bool]] = {
+    "aspects": lambda world: not world.attributes,
     "demos": lambda world: world.demonstrate is None,
     "verifier": lambda world: world.verifier is None,
 }

@@ -112,13 +112,13 @@ def run(
     given: dict[str, Any] = settings.sort_out(
         ctx.meta[META], of_function(entry.recipe), launch.TRAIN_OPTIONS, launch.SAMPLING_OPTIONS, entry.key
     )
-    given["inputs"] = _given({
+    given["inputs"] = given_flags({
         "world": world, "annotator": annotator, "model": model, "data": data, "prompts": prompts, "judge": judge,
         "eval_data": eval_data, "train_prompts": train_prompts, "eval_prompts": eval_prompts,
         "candidates": candidates, "format": format, "skip_problems": skip_problems or None,
         "columns": convert(dict[str, str], columns, "columns") if columns else None,
     })  # fmt: skip
-    given["lora"] = _given({"rank": lora_rank, "alpha": lora_alpha})
+    given["lora"] = given_flags({"rank": lora_rank, "alpha": lora_alpha})
     given |= {"cluster": cluster, "workers": workers}
     given |= {"seed": seed, "device": device, "threads": threads, "trust_remote_code": trust_remote_code or None}
     given["track"] = [name.strip() for name in track.split(",") if name.strip()] if track else None
@@ -160,7 +160,7 @@ def _over(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]
     return _lora_whole(merged)
 
 
-def _given(flags: Mapping[str, Any]) -> dict[str, Any]:
+def given_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
     """The flags that were used."""
     return {name: value for name, value in flags.items() if value is not None}
 

@@ -13,28 +13,38 @@ from prefine.errors import InputError
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command("systems")(systems)
+    app.command("systems", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(systems)
     app.command("show")(show)
     app.command("claim")(claim)
 
 
 def systems(
+    ctx: typer.Context,
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     family: Annotated[str | None, typer.Option(help="Only this family.")] = None,
 ) -> None:
     """List the catalogue: number, key, family and what each system needs.
 
-    Example: prefine systems --family nash
-    """
-    from prefine import catalogue
+    Systems are also found by what they vary: --data, --granularity, --learning, --aim, --loss, --reference,
+    --divergence, --beta, --safety, --length, --likelihood, --shift, --question (docs: all systems). Several values of
+    one, by commas, mean any of them.
 
+    Example: prefine systems --data noisy-pairs --reference none
+    """
+    from prefine import catalogue, facets
+
+    wanted = _facets(ctx.args)
     entries = catalogue.systems()
     families = sorted({s.family for s in entries})
     if family is not None and family not in families:
         raise InputError(f"there is no family {family!r}", remedy=f"the families are {', '.join(families)}")
-    chosen = [s for s in entries if family in (None, s.family)]
+    chosen = [s for s in entries if family in (None, s.family) and facets.fits(s.facets, wanted)]
     if json:
         console.print_json([_row(s) for s in chosen])
+        return
+    if not chosen:
+        asked = ", ".join(f"{name} {value}" for name, value in wanted.items())
+        console.out().print(f"no system is at once: {asked}" + (f", of the family {family}" if family else ""))
         return
     rows = [[_number(s), s.key, s.family, ", ".join(s.inputs), s.title] for s in chosen]
     console.table(["no.", "key", "family", "needs", "title"], rows)
@@ -58,7 +68,8 @@ def show(
     entry = catalogue.find(system)
     out = console.out()
     out.print(Text.assemble((f"{_number(entry)} {entry.key}".strip(), "bold"), f"  {entry.title}"))
-    out.print(Text(" · ".join(x for x in (entry.family, entry.paper, *entry.facets.values()) if x), "dim"))
+    varied = [f"{name}: {value}" for name, value in entry.facets.items()]
+    out.print(Text(" · ".join(x for x in (entry.family, entry.paper, *varied) if x), "dim"))
     about = inspect.getdoc(inspect.getmodule(entry.recipe)) or ""
     for text in (about, inspect.getdoc(entry.recipe) or ""):
         out.print(Text(f"\n{text}"))
@@ -117,11 +128,24 @@ def claim(
         raise typer.Exit(1)
 
 
+def _facets(words: list[str]) -> dict[str, str]:
+    """--name value pairs that are facets, checked."""
+    from prefine import facets
+    from prefine.cli.settings import split
+
+    stray, wanted = split(words, {})
+    if stray:
+        raise InputError(f"{stray[0]!r} is no option here", remedy="write --facet value, as --reference none")
+    facets.check("prefine systems", wanted, several=True)
+    return wanted
+
+
 def _number(system: Any) -> str:
     return "" if system.number is None else f"{system.number:03d}"
 
 
 def _row(system: Any) -> dict[str, Any]:
+    from prefine import facets
     from prefine.options import of_function
 
     return {
@@ -132,6 +156,7 @@ def _row(system: Any) -> dict[str, Any]:
         "needs": list(system.inputs),
         "options": {n: _plain(o.default) for n, o in of_function(system.recipe).items()},
         "paper": system.paper,
+        "facets": {name: list(values) for name, values in facets.filled(system.facets).items()},
         "claim": None if system.claim is None else system.claim.statement,
     }
 

@@ -6,6 +6,7 @@ whatever process and order, so a part that was lost is simply done again.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from prefine.policies.samplers import sampler_of
 from prefine.slate import Contrast, Feedback, Slate
 
 if TYPE_CHECKING:
-    from prefine.engine.reference import Moving
+    from prefine.engine.reference import Loaded, Moving
     from prefine.engine.settings import TrainSettings
     from prefine.engine.train import TrainResult
     from prefine.objectives.scores import Objective
@@ -98,33 +99,38 @@ class Trained:
     adapter: Any
     contrasts: Contrasts
     objective: Objective
-    references: Mapping[str, Logps | Moving]
+    references: Mapping[str, Logps | Moving | Loaded]
     settings: TrainSettings
     checkpoints: Path
     out: Path
 
     def __call__(self, tell: Tell) -> TrainResult:
         from prefine.engine import processes
+        from prefine.engine.learner import save_modules
+        from prefine.engine.reference import Loaded
         from prefine.engine.train import train
         from prefine.policies import with_adapter
 
         def fresh(handle: PolicyHandle) -> Any:
             return with_adapter(handle.fresh(), self.adapter, seed=self.settings.seed)
 
-        def begun(reference: Logps | Moving) -> Any:
+        def begun(reference: Logps | Moving | Loaded) -> Any:
             if isinstance(reference, Logps):
                 return reference
+            if isinstance(reference, Loaded):
+                return reference.policy.fresh()
             elsewhere = reference.start.key != self.policy.key
             return dataclasses.replace(reference, start=partial(fresh, reference.start) if elsewhere else None)
 
-        learner = fresh(self.policy)
+        learner, objective = fresh(self.policy), copy.deepcopy(self.objective)  # which may be trained along
         references = {name: begun(reference) for name, reference in self.references.items()}
         result = train(
-            learner, self.contrasts, self.objective, references=references, settings=self.settings,
+            learner, self.contrasts, objective, references=references, settings=self.settings,
             checkpoint_dir=self.checkpoints, progress=tell,
         )  # fmt: skip
         if processes.rank() == 0:
             learner.save(self.out)
+            save_modules(objective, self.out, result.readings)
         return result
 
 

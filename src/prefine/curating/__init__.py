@@ -9,7 +9,22 @@ win_rates    win_rate_pairs
 lengths      length_balanced, length_matched
 points       points, labelled (for KTO), and over another curator: as_points, mismatched
 replay       replay_mix over another curator: some original contrasts among the new ones
+columns      with_columns over another curator: columns of the slates as values; need: an error where they are missing
+groups       scored_groups, leveled_groups: whole groups with scores or preference levels
+strengths    strongest_weakest by several annotators' votes
+factual      factual_order: pairs with flags of hallucination
 temporal     temporal_past, temporal_future: pairs across models
+companions   across (one policy against another), accompanied and with_samples (own samples beside a pair), part
+statistical  accepted (statistical rejection sampling), drawn_pairs
+dimensions   of_dimension: one dimension's pairs out of several
+key_phrases  degraded: variants with growing parts of the key content gone, over contrasts
+logged_pairs beside_samples, both_orders: logged pairs beside fresh samples, for doubly robust estimates
+kinds        both_kinds: labels as they are, if some are good and some bad
+
+sets         accepted and rejected sets: sets, over labels: gathered
+staged       best_against_each, and stages of it from clear to close: local_stage, global_stage
+embedding    embedded: the prompt's vector as values
+multi_level  one response under two prompts, two pairs: multi_level (over pairs)
 
 ``find("length-balanced")`` gives a factory by name, ``make("extremes", by="gold")`` the curator.
 """
@@ -21,6 +36,11 @@ from typing import Any
 
 from prefine import registry
 from prefine.curating.base import Curator
+from prefine.curating.bridging import bridged, edit_requests
+from prefine.curating.columns import need, with_columns
+from prefine.curating.companions import accompanied, across, part, prompts_of, with_samples
+from prefine.curating.dimensions import check_dimensions, of_dimension
+from prefine.curating.embedding import embedded
 from prefine.curating.extremes import (
     best_worst_of,
     extremes,
@@ -31,11 +51,22 @@ from prefine.curating.extremes import (
     random_pairs,
     sweet_spot,
 )
+from prefine.curating.factual import factual_order
+from prefine.curating.groups import leveled_groups, scored_groups
+from prefine.curating.key_phrases import degraded
+from prefine.curating.kinds import both_kinds
 from prefine.curating.lengths import balanced_penalty, length_balanced, length_matched
+from prefine.curating.logged_pairs import beside_samples, both_orders
+from prefine.curating.member_values import with_scores
+from prefine.curating.multi_level import multi_level
 from prefine.curating.pairs import all_pairs, ranked
 from prefine.curating.points import as_points, labelled, mismatched, points
 from prefine.curating.process import process_pairs, step_points
 from prefine.curating.replay import mix, replay_counts, replay_mix
+from prefine.curating.sets import gathered, sets
+from prefine.curating.staged import best_against_each, global_stage, local_stage, with_likelihood_gap
+from prefine.curating.statistical import accept, accepted, alone, drawn_pairs
+from prefine.curating.strengths import strongest_weakest
 from prefine.curating.temporal import future_pair, past_pair, temporal_future, temporal_past
 from prefine.curating.verified import checked_else, concentrated, correct_pairs, verified_pairs, vote_pairs
 from prefine.curating.win_rates import win_rate_pairs, win_rates
@@ -56,12 +87,19 @@ FACTORIES: Mapping[str, Callable[..., Curator]] = {
     "votes": vote_pairs,
     "process": process_pairs,
     "win-rates": win_rate_pairs,
+    "scored-groups": scored_groups,
+    "leveled-groups": leveled_groups,
+    "strongest-weakest": strongest_weakest,
+    "sets": sets,
+    "best-against-each": best_against_each,
     "length-balanced": length_balanced,
     "length-matched": length_matched,
     "points": points,
     "labelled": labelled,
     "temporal-past": temporal_past,
     "temporal-future": temporal_future,
+    "across": across,
+    "drawn-pairs": drawn_pairs,
 }
 """By name, for the command line and YAML. (Curators over other curators are for recipes.)"""
 
@@ -81,19 +119,39 @@ def make(name: str, **options: Any) -> Curator:
 __all__ = [
     "FACTORIES",
     "Curator",
+    "accept",
+    "accepted",
+    "accompanied",
+    "across",
     "all_pairs",
+    "alone",
     "as_points",
     "balanced_penalty",
+    "beside_samples",
+    "best_against_each",
     "best_worst_of",
+    "both_kinds",
+    "both_orders",
+    "bridged",
+    "check_dimensions",
     "checked_else",
     "concentrated",
     "correct_pairs",
+    "degraded",
+    "drawn_pairs",
+    "edit_requests",
+    "embedded",
     "extremes",
+    "factual_order",
     "find",
     "future_pair",
+    "gathered",
+    "global_stage",
     "labelled",
     "length_balanced",
     "length_matched",
+    "leveled_groups",
+    "local_stage",
     "make",
     "max_max",
     "max_min",
@@ -101,14 +159,22 @@ __all__ = [
     "max_random",
     "mismatched",
     "mix",
+    "multi_level",
+    "need",
+    "of_dimension",
+    "part",
     "past_pair",
     "points",
     "process_pairs",
+    "prompts_of",
     "random_pairs",
     "ranked",
     "replay_counts",
     "replay_mix",
+    "scored_groups",
+    "sets",
     "step_points",
+    "strongest_weakest",
     "sweet_spot",
     "temporal_future",
     "temporal_past",
@@ -116,4 +182,8 @@ __all__ = [
     "vote_pairs",
     "win_rate_pairs",
     "win_rates",
+    "with_columns",
+    "with_likelihood_gap",
+    "with_samples",
+    "with_scores",
 ]

@@ -1,6 +1,6 @@
 """Decoding from prefix trees: what prompts have in common is computed and kept once, for all their continuations.
 
-Prompts are read as packed trees (``engine.tree``), without padding. Their keys and values stay in pieces: what only
+Prompts are read as packed trees (``engine.trees``), without padding. Their keys and values stay in pieces: what only
 one prompt has, and what several share, each kept once however many rows continue it. A step gives every row one
 token, as one packed row through the model's own modules with attention of ours (``engine.decode_attention``).
 
@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -20,10 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prefine.engine import score, tree_route
-from prefine.engine.attention import NotInTrees, attend, in_tree
-from prefine.engine.decode_attention import How, Own, Prefix, attending, configurations, register, step
-from prefine.engine.tree import Tree, grow, pack
+from prefine.engine import score
+from prefine.engine.allocator import keep_freed_memory
+from prefine.engine.decode_attention import NOWHERE, Block, How, Past, attending, configurations, register
+from prefine.engine.packed import LEAST_STEPS, Packed
+from prefine.engine.trees import narrow, route
+from prefine.engine.trees.attention import NotInTrees, attend, in_tree
+from prefine.engine.trees.layout import Layout
+from prefine.engine.trees.tree import Tree, grow, pack
 
 PREFILL_TOKENS = 8192
 """Most columns of a packed row of prompts, where trees can be divided."""
@@ -31,6 +37,9 @@ PREFILL_TOKENS = 8192
 SPLIT_SAVES = 128
 """Prompts share the keys of a prefix if that saves at least so many tokens of reading a step: a piece of attention
 has its own cost."""
+
+FILLED = 128
+"""Prefixes stand in one block if shorter ones are filled up with at most so many tokens in all: the same cost."""
 
 LOGITS_AT_ONCE = 1 << 21
 """Most numbers of logits that are made at once: they are drawn from while they are near."""
@@ -47,6 +56,8 @@ class TreeDecoder:
         if any(a >= b for a, b in pairwise(prompts)) or any(a > b for a, b in pairwise(row_B)):
             raise ValueError("prompts must be different and sorted, and rows in the order of their prompts")
         register()
+        keep_freed_memory()
+        self.model = model
         self.inner: Any = score.backbone(model)
         head = score.output_head(model)
         assert head is not None, "a model without one is refused"
@@ -54,27 +65,29 @@ class TreeDecoder:
         self.device = next(model.parameters()).device
         self.configs = configurations(self.inner)
         self.taken = score.accepted(self.inner)
-        self.own = Own(room)
-        self.t = 0
-        bounds = np.searchsorted(np.asarray(row_B), np.arange(len(prompts) + 1))
-        self.prefixes, last_PD = self._read(prompts, bounds)
-        self.runs = _runs(self.prefixes)
         self.position_B = np.asarray([len(prompts[i]) for i in row_B], dtype=np.int64)
+        self.keys: list[list[Tensor]] = []
+        self.values: list[list[Tensor]] = []
+        bounds = np.searchsorted(np.asarray(row_B), np.arange(len(prompts) + 1))
+        prefixes, last_PD = self._read(prompts, bounds)
         self.hidden_BD = last_PD[torch.as_tensor(row_B, device=self.device)]
+        self.past = self._remembered(prefixes, room)
+        linear: Any = head
+        self.packed = Packed([self.inner, linear.linear], len(row_B), room)
 
     def logits(self) -> Iterator[tuple[slice, Tensor]]:
         """((rows, (rows, V) logits of what follows them), a few rows at a time)."""
         size = max(1, LOGITS_AT_ONCE // max(1, self._vocabulary()))
         for start in range(0, len(self.hidden_BD), size):
             rows = slice(start, min(start + size, len(self.hidden_BD)))
-            yield rows, self.head(self.hidden_BD[rows])
+            with self.packed.used():
+                logits = self.head(self.hidden_BD[rows])
+            yield rows, logits
 
     def keep(self, index_B: Tensor) -> None:
         """Only these rows, in order."""
         at_B = index_B.cpu().numpy()
-        self.own.keep(index_B, self.t)
-        self.prefixes = [kept for p in self.prefixes if (kept := p.kept(at_B)) is not None]
-        self.runs = _runs(self.prefixes)
+        self.past.keep(at_B, len(self.position_B))
         self.position_B = self.position_B[at_B]
         self.hidden_BD = self.hidden_BD[index_B]
 
@@ -85,12 +98,11 @@ class TreeDecoder:
         def ours(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, how: How) -> Tensor:
             nonlocal layer
             layer += 1
-            self.own.write(layer, self.t, key[0].transpose(0, 1), value[0].transpose(0, 1))
-            return step(query, layer, self.t, self.own, self.runs, self.position_B, how)
+            return self.past.attend(layer, query, key, value, how)
 
-        with attending(self.configs, ours):
+        self.past.extend(self.position_B)
+        with attending(self.configs, ours), self.packed.used():
             self.hidden_BD = self._forward(token_B, torch.from_numpy(self.position_B).to(self.device))
-        self.t += 1
         self.position_B = self.position_B + 1
 
     def _forward(self, ids_L: Tensor, position_L: Tensor) -> Tensor:
@@ -104,50 +116,122 @@ class TreeDecoder:
         return self.inner(ids_L[None], **{k: x for k, x in inputs.items() if k in self.taken}).last_hidden_state[0]
 
     def _read(self, prompts: Sequence[tuple[int, ...]], bounds: np.ndarray) -> tuple[list[Prefix], Tensor]:
-        """Keys and values of the prompts, and the (prompts, D) hidden states at their ends."""
+        """What the prompts are made of, and the (prompts, D) hidden states at their ends.
+        Keys and values stay in ``keys`` and ``values``, one tensor a layer and packed row."""
         last: dict[int, Tensor] = {}
         prefixes: list[Prefix] = []
+        before = 0
         for tree in pack(grow(prompts), PREFILL_TOKENS):
-            layout = tree_route.layout_of(tree, self.device)
-            row = layout.tree  # which some devices want filled up
-            keys: list[Tensor] = []
-            values: list[Tensor] = []
-
-            def ours(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, how: How) -> Tensor:
-                keys.append(key)  # noqa: B023
-                values.append(value)  # noqa: B023
-                return attend(
-                    module,
-                    query,
-                    key,
-                    value,
-                    None,
-                    scaling=how.scale,
-                    sliding_window=how.window,
-                    softcap=how.cap,
-                    s_aux=how.sinks_H,
-                )[0]
-
-            with in_tree(self.inner, layout), attending(self.configs, ours):
-                hidden_LD = self._forward(*(torch.from_numpy(x).to(self.device) for x in (row.ids_L, row.position_L)))
-            for n, column in tree.columns.items():
-                last[n] = hidden_LD[column[-1]]
-            for members, level, column in _shared(tree):
-                at = torch.from_numpy(column).to(self.device)
-                prefixes.append(
-                    Prefix(
-                        int(bounds[members[0]]),
-                        int(bounds[members[-1] + 1]),
-                        level,
-                        tree.position_L[column],
-                        tuple(k.index_select(2, at) for k in keys),
-                        tuple(v.index_select(2, at) for v in values),
-                    )
-                )
+            layout = route.layout_of(tree, self.device)
+            hidden_ND = self._read_row(layout, [int(column[-1]) for column in tree.columns.values()])
+            last |= dict(zip(tree.columns, hidden_ND, strict=True))
+            for members, level, column_P in _shared(tree):
+                rows = int(bounds[members[0]]), int(bounds[members[-1] + 1])
+                prefixes.append(Prefix(*rows, level, column_P + before, tree.position_L[column_P]))
+            before += len(layout.tree.ids_L)  # which some devices want filled up
         return prefixes, torch.stack([last[n] for n in range(len(prompts))])
+
+    def _read_row(self, layout: Layout, column_N: Sequence[int]) -> Tensor:
+        """(N, D) hidden states of some columns; the last layer computes no others (``engine.trees.narrow``)."""
+        layer = 0
+
+        def ours(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, how: How) -> Tensor:
+            nonlocal layer
+            for store, x in ((self.keys, key), (self.values, value)):
+                store.extend([[]] if layer == len(store) else [])
+                store[layer].append(x[0])
+            layer += 1
+            settings: Any = {"scaling": how.scale, "sliding_window": how.window, "softcap": how.cap, "s_aux": how.sinks_H}
+            return attend(module, query, key, value, None, **settings)[0]
+
+        column_W, which_N = (torch.from_numpy(x).to(self.device) for x in np.unique(column_N, return_inverse=True))
+        with ExitStack() as inside:
+            inside.enter_context(in_tree(self.inner, layout))
+            inside.enter_context(attending(self.configs, ours))
+            last = self._last_layer() if len(column_W) <= narrow.WORTH * len(layout.tree.ids_L) else None
+            reading = None if last is None else inside.enter_context(narrow.only(last, column_W))
+            ids_L, position_L = (
+                torch.from_numpy(x).to(self.device) for x in (layout.tree.ids_L, layout.tree.position_L)
+            )
+            hidden_D = self._forward(ids_L, position_L)
+        if reading is None:
+            hidden_D = hidden_D[column_W]
+        elif not reading.done or len(hidden_D) != len(column_W):
+            raise NotInTrees("its last layer cannot be narrowed")
+        return hidden_D[which_N]
+
+    def _last_layer(self) -> nn.Module | None:
+        layers = getattr(self.inner.config.get_text_config(), "num_hidden_layers", None)
+        return narrow.last_layer(self.inner, layers) if route.can_narrow(self.model) else None
+
+    def _remembered(self, prefixes: Sequence[Prefix], room: int) -> Past:
+        """Keys and values in blocks, out of those of packed rows."""
+        alone = {p.start: p for p in prefixes if p.is_alone}
+        nothing = np.zeros(0, dtype=np.int64)
+        own = [alone.get(b) or Prefix(b, b + 1, 0, nothing, nothing) for b in range(len(self.position_B))]
+        shared = sorted((p for p in prefixes if not p.is_alone), key=lambda p: p.level)
+        levels = [list(level) for _, level in groupby(shared, key=lambda p: p.level)]
+        made = [
+            [_block(alike, self.position_B if is_own else None, room if is_own else 0) for alike in _alike(level)]
+            for level, is_own in ((own, True), *((level, False) for level in levels))
+        ]
+        todo = [(block, torch.from_numpy(column_bP).to(self.device)) for blocks in made for block, column_bP in blocks]
+        while self.keys:
+            key_GLE, value_GLE = (torch.cat(x.pop(0), 1) for x in (self.keys, self.values))
+            for block, column_bP in todo:
+                block.fill(key_GLE, value_GLE, column_bP)
+        own_blocks, *shared_blocks = [[block for block, _ in blocks] for blocks in made]
+        return Past(own_blocks, shared_blocks)
 
     def _vocabulary(self) -> int:
         return int(self.inner.config.get_text_config().vocab_size)
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """Tokens that rows ``start``..``stop`` share: their columns among all that was read, and their positions."""
+
+    start: int
+    stop: int
+    level: int
+    """Prefixes of one level have no row in common."""
+    column_P: np.ndarray
+    position_P: np.ndarray
+
+    @property
+    def is_alone(self) -> bool:
+        """What only one row has stands in front of what that row says."""
+        return self.level == 0 and self.stop == self.start + 1
+
+
+def _alike(prefixes: Sequence[Prefix]) -> Iterator[list[Prefix]]:
+    """Prefixes of as many rows each, and of so like length that another block would cost more."""
+    part: list[Prefix] = []
+    filled = 0
+    for p in sorted(prefixes, key=lambda p: (p.stop - p.start, -len(p.column_P), p.start)):
+        more = len(part[0].column_P) - len(p.column_P) if part else 0
+        if part and (part[0].stop - part[0].start != p.stop - p.start or filled + more > FILLED):
+            yield part
+            part, filled, more = [], 0, 0
+        part.append(p)
+        filled += more
+    yield part
+
+
+def _block(prefixes: Sequence[Prefix], said_from_B: np.ndarray | None, room: int) -> tuple[Block, np.ndarray]:
+    """Prefixes side by side, without keys and values yet, and the (b, P) columns where these come from. What rows
+    say comes behind, at positions from ``said_from_B``."""
+    prefixes = sorted(prefixes, key=lambda p: p.start)
+    longest = max(len(p.column_P) for p in prefixes)
+    row_bn = np.stack([np.arange(p.start, p.stop) for p in prefixes])
+    position_bC = np.full((len(prefixes), longest + room), NOWHERE)
+    column_bP = np.zeros((len(prefixes), longest), dtype=np.int64)
+    for i, p in enumerate(prefixes):
+        front = longest - len(p.column_P)
+        position_bC[i, front:longest], column_bP[i, front:] = p.position_P, p.column_P
+    if said_from_B is not None:
+        position_bC[:, longest:] = said_from_B[row_bn] + np.arange(room)
+    return Block(row_bn, position_bC, longest), column_bP
 
 
 def _shared(tree: Tree) -> list[tuple[list[int], int, np.ndarray]]:
@@ -174,18 +258,6 @@ def _shared(tree: Tree) -> list[tuple[list[int], int, np.ndarray]]:
     return pieces
 
 
-def _runs(prefixes: Sequence[Prefix]) -> list[list[Prefix]]:
-    """Prefixes of one level that cover consecutive rows, together."""
-    runs: list[list[Prefix]] = []
-    for _, group in groupby(sorted(prefixes, key=lambda p: (p.level, p.start)), key=lambda p: p.level):
-        for prefix in group:
-            if runs and runs[-1][-1].level == prefix.level and runs[-1][-1].stop == prefix.start:
-                runs[-1].append(prefix)
-            else:
-                runs.append([prefix])
-    return runs
-
-
 # -- which models
 
 _REFUSALS: WeakKeyDictionary[nn.Module, tuple[str | None]] = WeakKeyDictionary()
@@ -194,11 +266,11 @@ _REFUSALS: WeakKeyDictionary[nn.Module, tuple[str | None]] = WeakKeyDictionary()
 def refusal(model: nn.Module) -> str | None:
     """Why a model cannot decode from trees (None: it can). Found out once a model, and said once.
 
-    Besides what prefix trees ask of it (``tree_route.refusal``), it is *tried*: a few tokens are decoded both from
+    Besides what prefix trees ask of it (``route.refusal``), it is *tried*: a few tokens are decoded both from
     a tree and as whole rows, and this way is used only if the numbers agree.
     """
     if model not in _REFUSALS:
-        why = tree_route.refusal(model)
+        why = route.refusal(model)
         if why is None:
             try:
                 why = _tried(model)
@@ -227,7 +299,7 @@ def _tried(model: nn.Module) -> str | None:
     said_BT = said_BT.to(device)
     hidden: list[Tensor] = []
     with score.evaluating(model), torch.autocast(device.type, enabled=False):
-        decoder = TreeDecoder(model, prompts, row_B, 3)
+        decoder = TreeDecoder(model, prompts, row_B, LEAST_STEPS)
         for t in range(3):
             hidden.append(decoder.hidden_BD)
             decoder.step(said_BT[:, t])

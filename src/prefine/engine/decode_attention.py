@@ -1,14 +1,15 @@
-"""Attention of one new token a row, whose past is in pieces: shared prefixes, and what the row itself has said.
+"""Attention of one new token a row, whose past is in blocks: shared prefixes, and what the row itself has said.
 
-Rows that continue the same prefix attend to it together, as one matrix multiply with its keys; every row attends
-to its own continuation; the pieces of a row are joined by their log-normalisers,
+Rows that continue the same prefix attend to it together, as one matrix multiply with its keys; prefixes of like
+length stand side by side in one block, shorter ones filled up in front. What a row says grows at the end of a
+block, behind the prefix that only this row continues. The blocks of a row are joined by their log-normalisers,
 
-    l = log sum_i exp l_i,   o = sum_i exp(l_i - l) o_i.
+    l = log sum_i exp l_i,   o = sum_i exp(l_i - l) o_i,
 
-On a CPU a piece is the library's fused kernel, on slices and without a mask. Sliding windows that bite and capped
-scores, and every other device, go through plain arithmetic; attention sinks are one more piece without a value.
+and attention sinks are one more block without a value.
 
-Shapes: B rows, G key-value heads, R query heads of each, E size of a head, P tokens of a prefix, T room for new ones.
+Shapes: B rows, G key-value heads, R query heads of each, E size of a head; a block has b sequences of C columns,
+each of them seen by n rows, so X = b n rows and Q = n R queries a sequence.
 """
 
 from __future__ import annotations
@@ -16,16 +17,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prefine.engine.attention import IGNORED, NotInTrees, attend
+from prefine.engine.trees.attention import IGNORED, NotInTrees, attend
 
 NAME = "prefine_decode"
+
+NOWHERE = -(1 << 40)
+"""The position of what fills up: before everything that is ever seen."""
 
 _PACKET = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 _FUSED = None if _PACKET is None else _PACKET.default
@@ -44,123 +49,185 @@ class How:
     """A score a head that takes part in the softmax and gives nothing."""
 
 
-@dataclass(frozen=True, eq=False)
-class Prefix:
-    """Tokens that rows ``start``..``stop`` share, with their keys and values, a layer each: (1, G, P, E)."""
+@dataclass(eq=False)
+class Block:
+    """Sequences side by side with their keys and values, (b, G, C, E) a layer, of which ``used`` columns are there."""
 
-    start: int
-    stop: int
-    level: int
-    """Prefixes of one level have no row in common."""
-    position_P: np.ndarray
-    keys: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
+    row_bn: np.ndarray
+    """The rows that see each sequence, in order; where they are fewer than n, the last is named again."""
+    position_bC: np.ndarray
+    """``NOWHERE`` where nothing is meant."""
+    used: int
+    keys: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
 
-    def kept(self, index_B: np.ndarray) -> Prefix | None:
-        """For some of the rows, in order; None if it has none of them."""
-        start, stop = (int(x) for x in np.searchsorted(index_B, (self.start, self.stop)))
-        return replace(self, start=start, stop=stop) if stop > start else None
+    @cached_property
+    def at(self) -> slice | Tensor:
+        """Its X rows."""
+        row_X = self.row_bn.reshape(-1)
+        if (np.diff(row_X) == 1).all():
+            return slice(int(row_X[0]), int(row_X[-1]) + 1)
+        return torch.from_numpy(row_X).to(self.keys[0].device)
+
+    @cached_property
+    def is_whole(self) -> bool:
+        return bool((self.position_bC != NOWHERE).all())
+
+    def fill(self, key_GLE: Tensor, value_GLE: Tensor, column_bP: Tensor) -> None:
+        """One more layer, whose first columns are some of the L that were read."""
+        for store, x in ((self.keys, key_GLE), (self.values, value_GLE)):
+            made = x.new_empty(len(column_bP), len(x), self.position_bC.shape[1], x.shape[2])
+            read = x.index_select(1, column_bP.flatten()).unflatten(1, column_bP.shape)
+            made[:, :, : column_bP.shape[1]] = read.transpose(0, 1)
+            store.append(made)
+
+    def write(self, layer: int, key_BGE: Tensor, value_BGE: Tensor) -> None:
+        """What the rows say, in the last used column."""
+        self.keys[layer][:, :, self.used - 1] = key_BGE[self.at]
+        self.values[layer][:, :, self.used - 1] = value_BGE[self.at]
+
+    def kept(self, place_B: np.ndarray) -> Block | None:
+        """For the rows that stay, at their new places (-1: gone); None if they are none of its own."""
+        rows = [np.unique(row_n[row_n >= 0]) for row_n in place_B[self.row_bn]]
+        alive = [i for i, row_n in enumerate(rows) if len(row_n)]
+        if not alive:
+            return None
+        most = max(map(len, rows))
+        row_bn = np.stack([np.pad(rows[i], (0, most - len(rows[i])), mode="edge") for i in alive])
+
+        def taken(x: Tensor) -> Tensor:
+            if len(alive) == len(x):
+                return x
+            made = x.new_empty(len(alive), *x.shape[1:])
+            made[:, :, : self.used] = x[alive, :, : self.used]
+            return made
+
+        keys, values = [taken(x) for x in self.keys], [taken(x) for x in self.values]
+        return Block(row_bn, self.position_bC[alive], self.used, keys, values)
+
+    def sight(self, position_B: np.ndarray, window: int | None, like: Tensor) -> tuple[int, Tensor | None]:
+        """How many columns no row sees any more, and what is added to the scores of the others: (b, n or 1, 1, .)."""
+        if window is None and self.is_whole:
+            return 0, None
+        row_bn = self.row_bn if window is not None else self.row_bn[:, :1]
+        away_bnC = position_B[row_bn][:, :, None] - self.position_bC[:, None, : self.used]
+        unseen_bnC = away_bnC >= (-NOWHERE >> 1 if window is None else window)
+        # At least one column stays. Where none is seen its weight in the joint is exactly zero.
+        first = min(int((~unseen_bnC).any((0, 1)).argmax()), self.used - 1)
+        if not unseen_bnC[:, :, first:].any():
+            return first, None
+        wide = torch.float64 if like.dtype == torch.float64 else torch.float32
+        unseen = torch.from_numpy(unseen_bnC[:, :, None, first:]).to(like.device)
+        return first, torch.zeros(unseen.shape, dtype=wide, device=like.device).masked_fill_(
+            unseen, torch.finfo(wide).min
+        )
 
 
-class Own:
-    """Keys and values of what every row has said, in room that is made once: (B, G, T, E) a layer."""
+class Past:
+    """What rows have read and said.
 
-    def __init__(self, room: int) -> None:
-        self.room = room
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
-
-    def write(self, layer: int, t: int, key_BGE: Tensor, value_BGE: Tensor) -> None:
-        if layer == len(self.keys):
-            for store, x in ((self.keys, key_BGE), (self.values, value_BGE)):
-                store.append(x.new_empty(x.shape[0], x.shape[1], self.room, x.shape[2]))
-        self.keys[layer][:, :, t] = key_BGE
-        self.values[layer][:, :, t] = value_BGE
-
-    def keep(self, index_B: Tensor, used: int) -> None:
-        """Only these rows; of the room only what is used is copied."""
-        for store in (self.keys, self.values):
-            for i, x in enumerate(store):
-                store[i] = x.new_empty(len(index_B), *x.shape[1:])
-                store[i][:, :, :used] = x[:, :, :used][index_B]
-
-
-def step(
-    query: Tensor,
-    layer: int,
-    t: int,
-    own: Own,
-    runs: Sequence[Sequence[Prefix]],
-    position_B: np.ndarray,
-    how: How,
-) -> Tensor:
-    """(1, B, H, E): queries (1, H, B, E) of the t-th own tokens, whose keys are written already.
-
-    ``runs`` are prefixes that cover consecutive rows, so that a run is joined to the rest in one go.
+    Each row is in one of ``own``, the blocks that grow, and in at most one of every level of ``shared``.
     """
-    groups = own.keys[layer].shape[1]
-    # (B, R, G, E) is what the fused kernel writes, whichever piece it is.
-    q_BRGE = query[0].transpose(0, 1).unflatten(1, (groups, -1)).transpose(1, 2).contiguous()
-    repeats = q_BRGE.shape[1]
-    first = 0 if how.window is None else max(0, t + 1 - how.window)
-    plain = replace(how, window=None)
-    out, lse = piece(
-        q_BRGE.transpose(1, 2), own.keys[layer][:, :, first : t + 1], own.values[layer][:, :, first : t + 1], plain
-    )
-    out_XGE, lse_XG = out.transpose(1, 2).flatten(0, 1), lse.transpose(1, 2).flatten(0, 1)
-    q_XGE = q_BRGE.flatten(0, 1)  # X = B R
-    for run in runs:
-        a, b = run[0].start * repeats, run[-1].stop * repeats
-        sizes = [(prefix.stop - prefix.start) * repeats for prefix in run]
-        queries = q_XGE[a:b].transpose(0, 1)[None].split(sizes, 2)
-        if how.window is None:
-            parts = [
-                piece(q, prefix.keys[layer], prefix.values[layer], plain)
-                for q, prefix in zip(queries, run, strict=True)
-            ]
-        else:
-            parts = [
-                _seen_piece(q, prefix, layer, position_B, how, repeats) for q, prefix in zip(queries, run, strict=True)
-            ]
-        more_XGE = torch.cat([out for out, _ in parts], 2)[0].transpose(0, 1)
-        more_XG = torch.cat([lse for _, lse in parts], 2)[0].transpose(0, 1)
-        out_XGE[a:b].lerp_(more_XGE, torch.sigmoid(more_XG - lse_XG[a:b])[..., None].to(more_XGE.dtype))
-        lse_XG[a:b] = torch.logaddexp(lse_XG[a:b], more_XG)
-    out = out_XGE.unflatten(0, (-1, repeats))
-    if how.sinks_H is not None:
-        sinks_RG = how.sinks_H.unflatten(0, (groups, repeats)).t().to(lse_XG.dtype)
-        out = out * torch.sigmoid(lse_XG.unflatten(0, (-1, repeats)) - sinks_RG)[..., None].to(out.dtype)
-    return out.transpose(1, 2).flatten(1, 2)[None].to(query.dtype)
+
+    def __init__(self, own: list[Block], shared: list[list[Block]]) -> None:
+        self.own, self.shared = own, shared
+        self.sights: dict[tuple[int, int | None], tuple[int, Tensor | None]] = {}
+        self.position_B = np.zeros(0, dtype=np.int64)
+
+    @property
+    def blocks(self) -> list[Block]:
+        return [*self.own, *(block for level in self.shared for block in level)]
+
+    def keep(self, index_B: np.ndarray, rows: int) -> None:
+        """Only these of so many rows, in order."""
+        place_B = np.full(rows, -1)
+        place_B[index_B] = np.arange(len(index_B))
+        kept = lambda blocks: [k for block in blocks if (k := block.kept(place_B)) is not None]  # noqa: E731
+        self.own = kept(self.own)
+        self.shared = [level for blocks in self.shared if (level := kept(blocks))]
+
+    def extend(self, position_B: np.ndarray) -> None:
+        """Every row says one more token, at these positions."""
+        self.position_B, self.sights = position_B, {}
+        for block in self.own:
+            block.used += 1
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: How) -> Tensor:
+        """(1, B, H, E) attention of queries (1, H, B, E) to the past and to keys and values (1, G, B, E), the next."""
+        key_BGE, value_BGE = key[0].transpose(0, 1), value[0].transpose(0, 1)
+        for block in self.own:
+            block.write(layer, key_BGE, value_BGE)
+        q_BGRE = query[0].transpose(0, 1).unflatten(1, (key.shape[1], -1))
+        out_BGRE, lse_BGR = self._level(
+            self.own, layer, q_BGRE, how, joined=bool(self.shared) or how.sinks_H is not None
+        )
+        for blocks in self.shared:
+            more_BGRE, more_BGR = self._level(blocks, layer, q_BGRE, how, joined=True)
+            out_BGRE = out_BGRE.lerp(more_BGRE, torch.sigmoid(more_BGR - lse_BGR)[..., None])
+            lse_BGR = torch.logaddexp(lse_BGR, more_BGR)
+        if how.sinks_H is not None:
+            sinks_GR = how.sinks_H.view(q_BGRE.shape[1:3]).to(lse_BGR.dtype)
+            out_BGRE = out_BGRE * torch.sigmoid(lse_BGR - sinks_GR)[..., None]
+        return out_BGRE.flatten(1, 2)[None].to(query.dtype)
+
+    def _level(
+        self, blocks: Sequence[Block], layer: int, q_BGRE: Tensor, how: How, *, joined: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Of rows in blocks that have none in common: (B, G, R, E), and (B, G, R), -inf without a block."""
+        parts = [self._block(block, layer, q_BGRE, how, joined) for block in blocks]
+        if len(parts) == 1 and isinstance(blocks[0].at, slice) and len(parts[0][0]) == len(q_BGRE):
+            return parts[0]
+        wide = parts[0][0].dtype
+        out_BGRE = q_BGRE.new_zeros((*q_BGRE.shape[:3], parts[0][0].shape[-1]), dtype=wide)
+        lse_BGR = q_BGRE.new_full(q_BGRE.shape[:3], -torch.inf, dtype=wide)
+        for block, (out_XGRE, lse_XGR) in zip(blocks, parts, strict=True):
+            out_BGRE[block.at] = out_XGRE
+            if joined:
+                lse_BGR[block.at] = lse_XGR
+        return out_BGRE, lse_BGR
+
+    def _block(self, block: Block, layer: int, q_BGRE: Tensor, how: How, joined: bool) -> tuple[Tensor, Tensor]:
+        """((X, G, R, E), (X, G, R)) of its rows."""
+        (b, n), (groups, repeats) = block.row_bn.shape, q_BGRE.shape[1:3]
+        seen = (id(block), how.window)
+        if seen not in self.sights:
+            self.sights[seen] = block.sight(self.position_B, how.window, q_BGRE)
+        first, unseen_bn1C = self.sights[seen]
+        unseen = None
+        if unseen_bn1C is not None:
+            unseen = unseen_bn1C if unseen_bn1C.shape[1] == 1 else unseen_bn1C.repeat_interleave(repeats, 1)
+            unseen = unseen.transpose(1, 2)
+        # (b, G, n R, E), of a tensor that lies in memory as (b, n, R, G, E): so does what comes back.
+        q_XRGE = q_BGRE[block.at].transpose(1, 2)
+        q = q_XRGE.reshape(b, n * repeats, groups, -1).transpose(1, 2)
+        k, v = (x[layer][:, :, first : block.used] for x in (block.keys, block.values))
+        out, lse = piece(q, k, v, how, unseen, joined)
+        return (
+            out.transpose(1, 2).reshape(b * n, repeats, groups, -1).transpose(1, 2),
+            lse.transpose(1, 2).reshape(b * n, repeats, groups).transpose(1, 2),
+        )
 
 
-def piece(q: Tensor, k: Tensor, v: Tensor, how: How, unseen: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """((b, G, Q, E) attention of (b, G, Q, E) queries over (b, G, P, E) keys, (b, G, Q) log-normalisers), in
-    float32 or better. ``unseen`` (Q, P) are left out."""
+FUSED_FROM = 1
+"""From so many queries a sequence the fused kernel is faster on a CPU than plain arithmetic."""
+
+
+def piece(q: Tensor, k: Tensor, v: Tensor, how: How, unseen: Tensor | None, joined: bool) -> tuple[Tensor, Tensor]:
+    """((b, G, Q, E) attention of (b, G, Q, E) queries over (b, G, C, E) keys, (b, G, Q) log-normalisers), in
+    float32 or better. ``unseen`` (b, 1, Q or 1, C) is added to the scores."""
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
-    if how.cap is None and unseen is None and q.is_cpu and _FUSED is not None:
-        out, lse = _FUSED(q, k, v, 0.0, False, scale=how.scale)
+    if how.cap is None and q.is_cpu and _FUSED is not None and q.shape[2] >= FUSED_FROM:
+        out, lse = _FUSED(q, k, v, 0.0, False, attn_mask=unseen, scale=how.scale)
         return out if out.dtype == wide else out.to(wide), lse
     scores = (q @ k.transpose(-1, -2)).to(wide) * how.scale
     scores = scores if how.cap is None else torch.tanh(scores / how.cap) * how.cap
-    scores = scores if unseen is None else scores.masked_fill(unseen, torch.finfo(wide).min)
-    lse = scores.logsumexp(-1)
-    return ((scores - lse[..., None]).exp().to(v.dtype) @ v).to(wide), lse
-
-
-def _seen_piece(
-    q: Tensor, prefix: Prefix, layer: int, position_B: np.ndarray, how: How, repeats: int
-) -> tuple[Tensor, Tensor]:
-    """``piece`` of what is left of a prefix in a sliding window."""
-    at_B = position_B[prefix.start : prefix.stop]
-    key, value, plain = prefix.keys[layer], prefix.values[layer], replace(how, window=None)
-    assert how.window is not None
-    if at_B.max() - prefix.position_P[0] < how.window:
-        return piece(q, key, value, plain)
-    # At least one key stays, unseen by all: its weight is then exactly zero.
-    first = min(int(np.searchsorted(prefix.position_P, at_B.min() - how.window + 1)), len(prefix.position_P) - 1)
-    unseen_BP = at_B[:, None] - prefix.position_P[None, first:] >= how.window
-    unseen_XP = torch.from_numpy(np.repeat(unseen_BP, repeats, 0)).to(q.device)
-    return piece(q, key[:, :, first:], value[:, :, first:], plain, unseen_XP)
+    scores = scores if unseen is None else scores.add_(unseen)
+    if not joined:
+        return (scores.softmax(-1).to(v.dtype) @ v).to(wide), scores[..., 0]
+    top = scores.amax(-1, keepdim=True)
+    weights = scores.sub_(top).exp_()
+    total = weights.sum(-1, keepdim=True)
+    return (weights.div_(total).to(v.dtype) @ v).to(wide), (top + total.log())[..., 0]
 
 
 # -- in transformers

@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from prefine.engine import score, tree_route
-from prefine.engine.attention import NotInTrees
-from prefine.engine.tree import Forest, plant
+from prefine.engine import score
+from prefine.engine.trees import route as tree_route
+from prefine.engine.trees.attention import NotInTrees
+from prefine.engine.trees.tree import Forest, plant
 from prefine.policies.base import Row
 
 Ids = Sequence[int]

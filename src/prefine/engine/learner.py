@@ -100,13 +100,17 @@ class Learner:
         self.optimizer.step()
         self.optimizer.zero_grad()
         for part in self.learning.values():
-            if hasattr(part, "after_step"):
-                part.after_step(processes.summed)
+            after_step: Any = getattr(part, "after_step", None)
+            if after_step is not None:
+                after_step(processes.summed)
 
     def figures(self) -> dict[str, float]:
         """What the objective says of itself."""
-        said = [part.figures() for part in self.learning.values() if hasattr(part, "figures")]
-        return {name: value for figures in said for name, value in figures.items()}
+        found: dict[str, float] = {}
+        for part in self.learning.values():
+            figures: Any = getattr(part, "figures", None)
+            found |= {} if figures is None else figures()
+        return found
 
     def weights(self) -> dict[str, Tensor]:
         """What training can change: trainable parameters, and buffers that are saved with a model."""

@@ -245,6 +245,7 @@ def _draw_all(
     length_J = torch.full((len(jobs),), longest, dtype=torch.long, device=device)
     ended_J = torch.zeros(len(jobs), dtype=torch.bool, device=device)
     job_B = torch.arange(len(jobs), device=device)
+    stopping = Stopping(sampling.stop, decode) if sampling.stop and decode is not None else None
     for t in range(longest):
         uniform_B = uniform_JT[job_B, t]
         parts = [draw(z, uniform_B[rows], sampling.temperature, sampling.top_p) for rows, z in decoder.logits()]
@@ -253,8 +254,8 @@ def _draw_all(
         # Rows that are done but still in the batch write into what is cut off at their length.
         token_JT[job_B, t], logp_JT[job_B, t] = token_B, logp_B.to(logp_JT.dtype)
         ends_B = torch.isin(token_B, stops) & live_B
-        if sampling.stop and decode is not None:
-            ends_B |= _stopped(token_JT[job_B, : t + 1], live_B & ~ends_B, sampling.stop, decode)
+        if stopping is not None:
+            ends_B |= stopping.ends(token_JT[job_B, : t + 1], live_B & ~ends_B)
         ended_J[job_B] |= ends_B
         length_J[job_B[ends_B]] = t + 1
         live_B = live_B & ~ends_B
@@ -273,14 +274,41 @@ def _draw_all(
     ]
 
 
-def _stopped(token_Bt: Tensor, live_B: Tensor, stops: Sequence[str], decode: Callable[[Sequence[int]], str]) -> Tensor:
-    """(B,) whether a stop string has appeared. The last tokens are looked at first: a text of c characters is
-    at most 4c bytes, so at most 4c tokens; what they show is confirmed on the whole text."""
-    tail = 4 * max(len(stop) for stop in stops) + 4
-    stopped = [
-        any(stop in decode(row[-tail:]) for stop in stops) and any(stop in decode(row) for stop in stops)
-        for row in token_Bt[live_B].tolist()
-    ]
-    result = torch.zeros_like(live_B)
-    result[live_B] = torch.tensor(stopped, dtype=torch.bool, device=live_B.device)
-    return result
+class Stopping:
+    """Finds stop strings where they end.
+
+    A stop string ends in a token whose text has its last character, so other tokens need no look at their rows.
+    Not so where a token has no text of its own (part of a character, a special token), nor for what decoders may
+    add or drop beside a token: then every row is looked at.
+    """
+
+    def __init__(self, stops: Sequence[str], decode: Callable[[Sequence[int]], str]) -> None:
+        self.stops, self.decode = stops, decode
+        self.last = frozenset(stop[-1] for stop in stops if stop)
+        self.everywhere = any(not stop or stop[-1].isspace() or stop[-1] == "'" for stop in stops)
+        # A text of c characters is at most 4c bytes, so at most 4c tokens.
+        self.tail = 4 * max(len(stop) for stop in stops) + 4
+        self.may_end: dict[int, bool] = {}
+
+    def ends(self, token_Bt: Tensor, live_B: Tensor) -> Tensor:
+        """(B,) whether a stop string has appeared with the last token. The last tokens are looked at first; what
+        they show is confirmed on the whole text."""
+        result = torch.zeros_like(live_B)
+        row_L = live_B.nonzero()[:, 0].tolist()
+        last_L = token_Bt[live_B, -1].tolist()
+        found = [b for b, token in zip(row_L, last_L, strict=True) if self._looked_at(token)]
+        found = [b for b in found if self._stops_in(token_Bt[b, -self.tail :]) and self._stops_in(token_Bt[b])]
+        result[found] = True
+        return result
+
+    def _looked_at(self, token: int) -> bool:
+        if token not in self.may_end:
+            text = self.decode([token])
+            self.may_end[token] = (
+                self.everywhere or not text or "\N{REPLACEMENT CHARACTER}" in text or not self.last.isdisjoint(text)
+            )
+        return self.may_end[token]
+
+    def _stops_in(self, token_t: Tensor) -> bool:
+        text = self.decode(token_t.tolist())
+        return any(stop in text for stop in self.stops)

@@ -4,7 +4,7 @@
 faster route must agree with: rows padded to the longest, explicit attention mask, positions counted from the
 mask (so padding left or right gives the same numbers), only response positions through the output head, and
 the log-softmax in float32 whatever the model computes in. "tree" computes shared prefixes once; "auto" chooses
-between the two (``engine.tree_route``).
+between the two (``engine.trees.route``).
 
 Shapes: N rows, L their padded length, T response positions, M response tokens in all rows, V vocabulary.
 """
@@ -118,10 +118,10 @@ def padded_logp(
 
 
 def _in_trees(name: str) -> Route:
-    """A route of ``engine.tree_route``, which stands on this file."""
+    """A route of ``engine.trees.route``, which stands on this file."""
 
     def route(model: nn.Module, rows: Sequence[Row], width: int, *, with_prompt: bool) -> tuple[Tensor, Tensor | None]:
-        from prefine.engine import tree_route
+        from prefine.engine.trees import route as tree_route
 
         return getattr(tree_route, name)(model, rows, width, with_prompt=with_prompt)
 
@@ -266,7 +266,7 @@ def score_contrasts(
     policy: Policy,
     contrasts: Sequence[Contrast],
     limits: Limits,
-    budget: int | None = 16384,
+    budget: int | None = 8192,
     precision: str = "float32",
 ) -> list[list[np.ndarray]]:
     """Log-probabilities of every member's response tokens, without gradient and without dropout.

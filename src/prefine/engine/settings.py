@@ -33,7 +33,7 @@ class TrainSettings:
     """Optimiser steps; overrides ``epochs``."""
     batch_size: int = 32
     """Contrasts an optimiser step, over all processes."""
-    tokens_per_microbatch: int | None = 8192
+    tokens_per_microbatch: int | None = 4096
     """Tokens a forward may have (padding counts, a shared prefix counts once where it is shared); decides memory
     and speed, never the loss. None: no cut."""
     optimizer: str = "adamw"

@@ -283,7 +283,7 @@ def _outside(module: nn.Module, backbone: nn.Module) -> list[nn.Module]:
 def _settle(module: nn.Module) -> None:
     """Find out what is found out by trying (how this model's logits come about, whether it can go in trees) while
     every process can still try for itself."""
-    from prefine.engine import tree_route
+    from prefine.engine.trees import route as tree_route
 
     has_head = score.output_head(module) is not None
     if tree_route.refusal(module, head=has_head) is None:

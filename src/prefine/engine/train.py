@@ -27,6 +27,7 @@ from prefine.engine import processes
 from prefine.engine.allocator import keep_freed_memory
 from prefine.engine.batch import collate_contrasts, cut, microbatches, row_lengths
 from prefine.engine.checkpoint import random_state_kept, seeded
+from prefine.engine.dry import unfit
 from prefine.engine.learner import Learner, autocast, ready_to_train
 from prefine.engine.metrics import Log, figure_names, figures
 from prefine.engine.optim import factor
@@ -264,11 +265,7 @@ def _loss(objective: Objective, scores: Scores) -> Tensor:
     try:
         return objective(scores).mean(scores)
     except (KeyError, ValueError) as error:
-        said = error.args[0] if error.args else error
-        raise InputError(
-            f"the objective cannot learn from these contrasts: {said}",
-            remedy="curate contrasts of the form it needs (pairs, labels, lists, values), or choose another objective",
-        ) from error
+        raise unfit(error) from error
 
 
 def _check(policy: Policy, contrasts: Sequence[Contrast], objective: Objective, references: References) -> nn.Module:

@@ -30,6 +30,8 @@ class TokenView:
                 remedy="use an objective that reads log-probabilities alone",
             )
         self.head = head
+        # The head is applied later, when gradients may be on again: a frozen model's view stays without.
+        self.learns = torch.is_grad_enabled()
         device = next(model.parameters()).device
         self.mask_NT = mask_NT.to(device)
         padded = pad_rows([row.prompt + row.response for row in rows], device=device)
@@ -56,12 +58,14 @@ class TokenView:
 
     def logp(self) -> Tensor:
         """(N, T) log-probability of every response token that counts."""
-        logp_M = head_logp(self.head, self.states_NSD[self.row_M, self.slot_M], self.target_M)
+        with torch.set_grad_enabled(self.learns and torch.is_grad_enabled()):
+            logp_M = head_logp(self.head, self.states_NSD[self.row_M, self.slot_M], self.target_M)
         return logp_M.new_zeros(self.mask_NT.shape).index_put((self.row_M, self.slot_M), logp_M)
 
     def logits_MV(self, start: int, stop: int) -> Tensor:
         here = slice(start, stop)
-        logits_MV = self.head(self.states_NSD[self.row_M[here], self.slot_M[here]])
+        with torch.set_grad_enabled(self.learns and torch.is_grad_enabled()):
+            logits_MV = self.head(self.states_NSD[self.row_M[here], self.slot_M[here]])
         return logits_MV.float() if logits_MV.dtype in (torch.float16, torch.bfloat16) else logits_MV
 
     def logp_MV(self, start: int, stop: int) -> Tensor:

@@ -3,7 +3,7 @@
 from prefine.formats.check import DataReport, check, serves
 from prefine.formats.convert import Conversion, convert
 from prefine.formats.index import RowIndex, SlateIndex
-from prefine.formats.lessons import demos_of, labels_of, pairs_of, rankings_of, steps_of
+from prefine.formats.lessons import demos_of, labels_of, lists_of, pairs_of, rankings_of, steps_of
 from prefine.formats.readers import TrainingData, read_for_training, read_slates
 from prefine.formats.show import render, render_conversion
 from prefine.formats.spec import FORMATS, Format
@@ -21,6 +21,7 @@ __all__ = [
     "convert",
     "demos_of",
     "labels_of",
+    "lists_of",
     "pairs_of",
     "rankings_of",
     "read_for_training",

@@ -106,6 +106,7 @@ class DataReport:
 def serves(report: DataReport) -> set[str]:
     """Which inputs of recipes (`catalogue.INPUTS`) this file can give by itself."""
     served = {name for name in ("prompts", "pairs", "labels", "demos") if report.lessons.get(name)}
+    served |= {"lists"} if report.lessons.get("rankings") else set()
     return served | ({"verifier"} if report.answers else set())
 
 

@@ -157,6 +157,25 @@ def rankings_of(slates: Iterable[Slate], column: str | None = None) -> Iterator[
             yield ranking(slate, [seen[value] for value in sorted(seen, reverse=True)])
 
 
+def lists_of(slates: Iterable[Slate], column: str | None = None) -> Iterator[Slate]:
+    """Slates that order their responses, with how good each is in the column "score" (as it is, where it is there).
+
+    Ranks count down from 0 and a pair is 1 against 0. Responses that nobody rated are left out.
+
+    >>> slate = Slate("2+2=", tuple(map(Candidate, "456"))).with_feedback("rank", Feedback("rank", (1, 3, None)))
+    >>> [s.feedback["score"].values for s in lists_of([slate])]
+    [(-1.0, -3.0)]
+    """
+    for slate in slates:
+        by = column or ("score" if "score" in slate.feedback else None)
+        good = goodness(slate, by) if _usable(slate) else {}
+        if len(set(good.values())) < 2:
+            continue
+        kept = slate if len(good) == len(slate) else slate.take(list(good))
+        values = [float(v) for v in good.values()] + [None] * (len(kept) - len(good))  # ancestors come last
+        yield replace(kept, feedback={**kept.feedback, "score": Feedback("score", tuple(values))})
+
+
 def steps_of(slates: Iterable[Slate], column: str = "step") -> Iterator[Contrast]:
     """Single steps, good or bad, after the steps before them (which are context and are not scored)."""
     for slate in slates:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prefine.errors import InputError
-from prefine.formats.lessons import demos_of, labels_of, pairs_of
+from prefine.formats.lessons import demos_of, labels_of, pairs_of, rankings_of
 from prefine.formats.parts import missing
 from prefine.formats.problems import KINDS, Problem, RowError
 from prefine.formats.sources import Row, Source, open_source
@@ -165,6 +165,7 @@ LESSONS: Mapping[str, Callable[..., Iterator[Contrast]]] = {
     "pairs": pairs_of,
     "labels": labels_of,
     "demos": demos_of,
+    "lists": rankings_of,
 }
 """What a recipe asks for by name -> slates to contrasts."""
 

@@ -11,6 +11,7 @@ from prefine.judging.base import Judge
 from prefine.judging.checks import LENGTHS, Keywords, Length, verifier, votes
 from prefine.judging.language import LanguageJudge, SelfJudge, YesProbability, language_judge, yes_judge
 from prefine.judging.models import OnDisk, implicit_reward, process_reward, reward_model
+from prefine.judging.tagged import Tagged
 from prefine.judging.users import user_judge
 
 
@@ -50,6 +51,10 @@ def _verifier(argument: str) -> Judge:
 
 def _votes(argument: str) -> Judge:
     return votes(argument or "auto", name="score")
+
+
+def _tagged(argument: str) -> Judge:
+    return Tagged(gold=argument or "answer", name="score")
 
 
 def _self(argument: str) -> Judge:
@@ -111,6 +116,7 @@ JUDGES: Mapping[str, Callable[[str], Judge]] = {
     "keywords": _keywords,
     "verifier": _verifier,
     "votes": _votes,
+    "tagged": _tagged,
     "reward-model": _reward_model,
     "process-reward": _process_reward,
     "implicit-reward": _implicit_reward,
@@ -128,6 +134,7 @@ HELP: Mapping[str, str] = {
     "keywords": "keywords:good,words,-bad,-words",
     "verifier": "verifier[:auto|boxed|number|MARKER], against the answer in the prompt's meta",
     "votes": "votes[:auto|boxed|number|MARKER], how many responses agree with this one",
+    "tagged": "tagged[:META], right, wrong, unreadable, or out of form: <think> and <answer> tags, against the answer",
     "reward-model": "reward-model:DIR, a model fitted by `prefine`",
     "process-reward": "process-reward:DIR, the lowest reward over the lines of the response",
     "implicit-reward": "implicit-reward:POLICY_DIR,REFERENCE_DIR, the log-ratio of two models",

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch  # noqa: F401  (for the examples)
 from torch import Tensor
 
-from prefine.objectives.scores import Loss, Objective, Scores, traits
+from prefine.objectives.scores import Loss, Objective, Scores, Term, traits
+from prefine.registry import between
 
 
 class Combination:
@@ -79,14 +80,24 @@ class BothOrders(Combination):
 
     objective: Objective
     coefficients: Callable[[Scores], tuple[float | Tensor, float | Tensor]]
+    most: float | None = None
+    """L(l, w) is cut off here, for b < 0, where the sum has no lower bound otherwise."""
 
     def __call__(self, scores: Scores) -> Loss:
         keep, flip = self.coefficients(scores)
-        flipped = self.objective(scores.swapped())
-        if any(term.per.startswith("chosen") for term in flipped.terms):
-            # In the other order it would be divided by the tokens of the wrong side.
-            raise ValueError("a mean over the tokens of the chosen has no other order: take it per contrast")
-        return keep * self.objective(scores) + flip * flipped
+        kept, flipped = both_orders(self.objective, scores)
+        if self.most is not None:
+            flipped = Loss(tuple(Term(t.values.clamp(max=self.most), t.per) for t in flipped.terms))
+        return keep * kept + flip * flipped
+
+
+def both_orders(objective: Objective, scores: Scores) -> tuple[Loss, Loss]:
+    """L(w, l) and L(l, w): the roles swap everywhere, in a likelihood term and in a length margin too."""
+    flipped = objective(scores.swapped())
+    if any(term.per.startswith("chosen") for term in flipped.terms):
+        # In the other order it would be divided by the tokens of the wrong side.
+        raise ValueError("a mean over the tokens of the chosen has no other order: take it per contrast")
+    return objective(scores), flipped
 
 
 @dataclass(frozen=True)
@@ -146,7 +157,7 @@ def weighted(
     return Weighted(objective, by, default)
 
 
-def smoothed(objective: Objective, eps: float) -> BothOrders:
+def smoothed(objective: Objective, eps: float = 0.1) -> BothOrders:
     """(1 - eps) L(w, l) + eps L(l, w): any pair objective when a label is wrong with probability eps.
 
     The roles swap everywhere, in a likelihood term and in a length margin too.
@@ -156,6 +167,7 @@ def smoothed(objective: Objective, eps: float) -> BothOrders:
     >>> torch.equal(smoothed(dpo(0.1), 0.2)(s).mean(s), dpo(0.1, label_smoothing=0.2)(s).mean(s))
     True
     """
+    between(0, 0.5, eps=eps)
     return BothOrders(objective, Constant(1 - eps, eps))
 
 

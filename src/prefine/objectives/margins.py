@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch  # noqa: F401  (for the examples)
+import torch
 from torch import Tensor
 
 from prefine.objectives.scores import Scores
@@ -69,3 +69,24 @@ class Valued:
 
     def __call__(self, scores: Scores) -> Tensor:
         return self.factor * scores.value(self.name) + self.shift
+
+
+@dataclass(frozen=True)
+class Plus:
+    """The sum of two margins.
+
+    >>> s = Scores.of_pairs([0.0], [0.0], chosen_length=[5], rejected_length=[2])
+    >>> Plus(1.0, LengthGap(0.5))(s).tolist()
+    [2.5]
+    """
+
+    first: Margin
+    second: Margin
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        return (*getattr(self.first, "references", ()), *getattr(self.second, "references", ()))
+
+    def __call__(self, scores: Scores) -> Tensor:
+        chosen_G, _ = scores.sides(torch.zeros_like(scores.length_N))
+        return chosen_G + margin_of(self.first, scores) + margin_of(self.second, scores)

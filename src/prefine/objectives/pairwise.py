@@ -34,7 +34,7 @@ class Pairs:
 
     @property
     def references(self) -> tuple[str, ...]:
-        return self.measure.references
+        return tuple(dict.fromkeys((*self.measure.references, *getattr(self.margin, "references", ()))))
 
     def __call__(self, scores: Scores) -> Loss:
         chosen_G, rejected_G = scores.sides(self.measure(scores))

@@ -44,6 +44,10 @@ class Scores:
     prompt_logp_N: Tensor | None = None
     """Sum of the prompt's token log-probabilities, only for objectives with ``reads_prompt``."""
     prompt_tokens_N: Tensor | None = None
+    ids_N: tuple[tuple[int, ...], ...] = ()
+    """The ids of every row's response tokens, for objectives that look at which tokens they are."""
+    readings: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the objective's ``readings`` gave (``objectives.readings``), by name."""
     totals: Mapping[str, float] | None = None
     """How many units (see ``count``) the whole optimiser step has; None: this batch is the whole step."""
 
@@ -94,6 +98,12 @@ class Scores:
             raise KeyError(f"this objective needs the value {name!r} on its contrasts (there: {there})")
         return torch.full((self.groups,), default, dtype=self.logp_NT.dtype, device=self.logp_NT.device)
 
+    def reading(self, name: str) -> Tensor:
+        """What was read off the models under a name (the trainer does that; scores made by hand bring it)."""
+        if name not in self.readings:
+            raise KeyError(f"this objective reads {name!r} off the model, and these scores have no such reading")
+        return self.readings[name]
+
     def over_group(self, x_N: Tensor) -> Tensor:
         """(G,) sum of a row value over each contrast."""
         return torch.zeros(self.groups, dtype=x_N.dtype, device=x_N.device).index_add(0, self.group_N, x_N)
@@ -105,8 +115,9 @@ class Scores:
     def count(self, unit: str) -> float:
         """How many of a unit this batch has: what its part of a mean is divided by.
 
-        ``contrast``: contrasts; ``response``: rows; ``token``: tokens that count; ``chosen_token``: those of
-        chosen responses; ``chosen_text_token``: the same plus the tokens of their prompts.
+        ``contrast``: contrasts; ``response``: rows; ``chosen``, ``rejected``: rows of that role; ``token``:
+        tokens that count; ``chosen_token``: those of chosen responses; ``chosen_text_token``: the same plus the
+        tokens of their prompts; ``level_pair``: couples of a contrast on unlike levels (``across_levels``).
         """
         return float(UNITS[unit](self))
 
@@ -156,14 +167,33 @@ class Scores:
         )
 
 
+def across_levels(scores: Scores) -> Tensor:
+    """(2, P) rows (i, j) of every two members of a contrast with level i < level j: i is better (level 1 is best).
+
+    Levels are the members' value "level"; without it there are no such pairs.
+
+    >>> s = Scores.of_pairs([0.0], [0.0], level=torch.tensor([[1.0, 3.0]]))
+    >>> across_levels(s).tolist()
+    [[0], [1]]
+    """
+    level_N = scores.values.get("level")
+    if level_N is None or len(level_N) != len(scores.role_N):
+        return scores.group_N.new_zeros((2, 0))
+    together_NN = scores.group_N[:, None] == scores.group_N[None, :]
+    return (together_NN & (level_N[:, None] < level_N[None, :])).nonzero().T
+
+
 UNITS: Mapping[str, Callable[[Scores], Tensor | float]] = {
     "contrast": lambda s: s.groups,
     "response": lambda s: len(s.role_N),
+    "chosen": lambda s: (s.role_N > 0).sum(),
+    "rejected": lambda s: (s.role_N < 0).sum(),
     "token": lambda s: s.length_N.sum(),
     "chosen_token": lambda s: s.length_N[s.role_N > 0].sum(),
     "chosen_text_token": lambda s: (s.length_N + (0 if s.prompt_tokens_N is None else s.prompt_tokens_N))[
         s.role_N > 0
     ].sum(),
+    "level_pair": lambda s: across_levels(s).shape[1],
 }
 
 
@@ -213,11 +243,12 @@ class Loss:
 
 
 class Objective(Protocol):
-    """A function from scores to a loss. Three optional attributes tell the trainer what it needs:
+    """A function from scores to a loss. Four optional attributes tell the trainer what it needs:
 
     ``references``: names of the references it reads (default ``("reference",)``; ``()`` for none);
     ``reads_prompt``: also score the prompt's own tokens;
-    ``whole_batch``: it couples the contrasts of a step, so the step is not cut into micro-batches.
+    ``whole_batch``: it couples the contrasts of a step, so the step is not cut into micro-batches;
+    ``readings``: what it sees of the models besides log-probabilities (``objectives.readings``).
     """
 
     def __call__(self, scores: Scores) -> Loss: ...

@@ -8,10 +8,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from prefine.engine import tree_route
 from prefine.engine.sample import generate
 from prefine.engine.score import logp_of
+from prefine.engine.trees import route as tree_route
+from prefine.engine.views import TokenView
 from prefine.errors import InputError
+from prefine.objectives.readings import Size
 from prefine.policies import directory
 from prefine.policies.base import Batch, Row, Sampling
 from prefine.policies.lora import LoraSettings
@@ -36,6 +38,15 @@ class CausalLM(TransformersPolicy):
     def logp(self, batch: Batch, *, with_prompt: bool = False) -> tuple[Tensor, Tensor | None]:
         """((N, T) log-probabilities of response tokens, (N,) summed over prompt tokens or None)."""
         return logp_of(self.model, batch.rows, width=batch.mask_NT.shape[1], with_prompt=with_prompt)
+
+    def view(self, batch: Batch, *, deep: bool = False) -> TokenView:
+        """What ``objectives.readings`` see of a batch; ``deep``: the states of every layer too."""
+        return TokenView(self.model, batch.rows, batch.mask_NT, deep=deep)
+
+    @property
+    def size(self) -> Size:
+        config = self.model.config.get_text_config()
+        return Size(int(config.hidden_size), int(config.num_hidden_layers))
 
     def cut(self, rows: Sequence[Sequence[Row]], budget: int | None) -> list[list[int]]:
         """Contrasts in micro-batches, by the tokens that ``logp`` will compute."""

@@ -16,10 +16,10 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from prefine.engine import tree_route
 from prefine.engine.batch import microbatches, row_lengths
 from prefine.engine.ends import end_hidden
 from prefine.engine.score import accepted, backbone, pad_rows, score_contrasts
+from prefine.engine.trees import route as tree_route
 from prefine.errors import InputError
 from prefine.policies import lora
 from prefine.policies.base import Batch, Limits, Row, Sampling

@@ -16,7 +16,7 @@ estimates. So objectives meet their closed-form minimisers here, and matrix game
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from prefine.errors import InputError
+from prefine.objectives.readings import Size
 from prefine.policies import directory
 from prefine.policies.base import Batch, Limits, Row, Sampling
 from prefine.slate import Candidate, Contrast, Prompt, prompt_from_json, prompt_text, prompt_to_json
@@ -102,6 +103,10 @@ class Tabular:
         logp_N = logp_PA[at[:, 0], at[:, 1]]
         prompt_logp_N = torch.zeros_like(logp_N.detach()) if with_prompt else None
         return logp_N[:, None] * batch.mask_NT.to(logp_N), prompt_logp_N
+
+    def view(self, batch: Batch, *, deep: bool = False) -> TableView:
+        """What ``objectives.readings`` see of a batch: the distributions over actions."""
+        return TableView(self, batch)
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]) -> list[list[Candidate]]:
         """n independent actions a prompt, by inverting the cumulative distribution."""
@@ -251,6 +256,35 @@ class Table(nn.Module):
         if hasattr(self, "theta_D"):
             logits_PA = logits_PA + self.features_PAD @ self.theta_D
         return logits_PA.masked_fill(~self.there_PA, -torch.inf).log_softmax(-1)
+
+
+class TableView:
+    """A table on the rows of a batch (see ``objectives.readings.View``): it has distributions and no states."""
+
+    def __init__(self, policy: Tabular, batch: Batch) -> None:
+        self.logp_PA = policy.module()
+        self.mask_NT = batch.mask_NT.to(self.logp_PA.device)
+        self.row_M, self.slot_M = self.mask_NT.nonzero(as_tuple=True)
+        at = torch.tensor([[row.prompt[0], row.response[0]] for row in batch.rows], device=self.logp_PA.device)
+        self.prompt_N, self.action_N = at[:, 0], at[:, 1]
+        self.length_N = torch.ones_like(self.prompt_N)
+        self.vocabulary = self.logp_PA.shape[1]
+
+    def logp(self) -> Tensor:
+        logp_N = self.logp_PA[self.prompt_N, self.action_N]
+        return logp_N[:, None] * self.mask_NT.to(logp_N)
+
+    def logp_MV(self, start: int, stop: int) -> Tensor:
+        return self.logp_PA[self.prompt_N[self.row_M[start:stop]]]
+
+    logits_MV = logp_MV
+
+    @property
+    def states_NSD(self) -> Tensor:
+        return torch.empty(0, Size().needed().hidden)
+
+    layers_NSLD = states_NSD
+    means_NS: Mapping[str, list[Tensor]] = {}
 
 
 def _drawing_distribution(probabilities_A: np.ndarray, sampling: Sampling) -> np.ndarray:

@@ -11,7 +11,10 @@ from prefine.run import Run
 TINY = {"lr": 1e-3, "epochs": 2}
 
 
-@system(None, "kto", "Kahneman-Tversky Optimization", family="objective", paper="arXiv 2402.01306", on_worlds=TINY)
+@system(
+    None, "kto", "Kahneman-Tversky Optimization", family="objective", paper="arXiv 2402.01306", on_worlds=TINY,
+    question="feedback", data="labels", loss="other",
+)  # fmt: skip
 def kto(
     run: Run,
     policy: PolicyHandle,

@@ -10,7 +10,10 @@ from prefine.run import Run
 TINY = {"lr": 1e-3, "epochs": 3}
 
 
-@system(None, "reward-model", "Bradley-Terry reward model", family="reward", paper="arXiv 1706.03741", on_worlds=TINY)
+@system(
+    None, "reward-model", "Bradley-Terry reward model", family="reward", paper="arXiv 1706.03741", on_worlds=TINY,
+    question="implicit-reward", reference="none", divergence="none",
+)  # fmt: skip
 def reward_model(run: Run, policy: PolicyHandle, pairs: Contrasts, *, label_smoothing: float = 0.0) -> PolicyHandle:
     """Fit a scalar head on the policy's backbone so that sigma(r(y_w) - r(y_l)) predicts the labels.
 

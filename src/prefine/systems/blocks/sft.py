@@ -8,7 +8,10 @@ from prefine.catalogue import system
 from prefine.run import Run
 
 
-@system(None, "sft", "Supervised fine-tuning", family="objective", on_worlds={"lr": 1e-3, "epochs": 2})
+@system(
+    None, "sft", "Supervised fine-tuning", family="objective", on_worlds={"lr": 1e-3, "epochs": 2},
+    question="alignment-tax", data="demos", reference="none", divergence="none", loss="likelihood",
+)  # fmt: skip
 def sft(run: Run, policy: PolicyHandle, demos: Contrasts, *, prompt_in_nll: bool = False) -> PolicyHandle:
     """Raise the likelihood of demonstrated responses: the token mean of -log pi(y|x).
 

@@ -10,7 +10,10 @@ from prefine.run import Run
 TINY = {"lr": 5e-4, "epochs": 2}
 
 
-@system(None, "simpo", "Simple Preference Optimization", family="objective", paper="arXiv 2405.14734", on_worlds=TINY)
+@system(
+    None, "simpo", "Simple Preference Optimization", family="objective", paper="arXiv 2405.14734", on_worlds=TINY,
+    question="reference", reference="none", divergence="none", length="normalised",
+)  # fmt: skip
 def simpo(run: Run, policy: PolicyHandle, pairs: Contrasts, *, beta: float = 2.0, gamma: float = 1.0) -> PolicyHandle:
     """Contrast mean token log-probabilities directly, with a target margin and without a reference.
 

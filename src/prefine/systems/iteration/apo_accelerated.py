@@ -35,6 +35,7 @@ INNER: Mapping[str, Callable[[float], Objective]] = {"dpo": objectives.dpo, "spp
 @system(
     5, "apo-accelerated", "APO: accelerated preference optimization for large language model alignment",
     family="iteration", paper="arXiv 2410.06293", on_worlds={"lr": 1e-3},
+    question="online", learning="online", reference="moving",
 )  # fmt: skip
 def apo_accelerated(
     run: Run,

@@ -27,6 +27,7 @@ from prefine.worlds.quality import Quality
 @system(
     85, "dice", "DICE: bootstrapping language models with DPO implicit rewards", family="iteration",
     paper="arXiv 2406.09760", on_worlds={"lr": 1e-3, "temperature": 1.0, "min_characters": 1},
+    question="online", learning="online", reference="moving", length="penalised", likelihood="guarded",
 )  # fmt: skip
 def dice(
     run: Run,

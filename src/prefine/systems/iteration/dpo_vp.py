@@ -33,6 +33,7 @@ from prefine.store import read_jsonl
 @system(
     28, "dpo-vp", "DPO-VP: enhancing LLM reasoning with iterative DPO and verifiable rewards", family="iteration",
     paper="arXiv 2503.12854", world="arithmetic", on_worlds={"lr": 3e-4, "batch_size": 16},
+    question="online", data="rewards", learning="online", reference="moving",
 )  # fmt: skip
 def dpo_vp(
     run: Run,

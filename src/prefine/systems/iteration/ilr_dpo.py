@@ -28,6 +28,7 @@ from prefine.worlds.quality import Quality
 @system(
     16, "ilr-dpo", "iLR-DPO: iterative length-regularized direct preference optimization",
     family="iteration", paper="arXiv 2406.11817", on_worlds={"lr": 1e-3, "n": 4},
+    question="reward-hacking", learning="online", reference="moving", length="penalised",
 )  # fmt: skip
 def ilr_dpo(
     run: Run,

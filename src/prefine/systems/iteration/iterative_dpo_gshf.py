@@ -46,6 +46,7 @@ PAIRINGS = ("max-min", "max-random", "max-max", "max-min-p", "random")
 @system(
     4, "iterative-dpo-gshf", "Iterative preference learning from human feedback under a KL constraint",
     family="iteration", paper="arXiv 2312.11456", on_worlds={"lr": 1e-3, "epochs": 2},
+    question="online", learning="online, active", shift="corrected",
 )  # fmt: skip
 def iterative_dpo_gshf(
     run: Run,

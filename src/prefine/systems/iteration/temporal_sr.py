@@ -34,6 +34,7 @@ from prefine.store import read_jsonl
 @system(
     13, "temporal-sr", "Temporal self-rewarding language models: decoupling chosen-rejected via past-future",
     family="iteration", paper="arXiv 2508.06026", on_worlds={"lr": 1e-3},
+    question="online", learning="online", reference="moving",
 )  # fmt: skip
 def temporal_sr(
     run: Run,

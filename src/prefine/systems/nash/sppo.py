@@ -30,6 +30,7 @@ from prefine.run import Run
 @system(
     18, "sppo", "SPPO: self-play preference optimization for language model alignment",
     family="nash", paper="arXiv 2405.00675", on_worlds={"lr": 1e-3, "eta": 20.0, "optimizer": "adamw"},
+    question="online", data="rewards", learning="online", aim="self-play", loss="squared", reference="moving",
 )  # fmt: skip
 def sppo(
     run: Run,

@@ -31,6 +31,7 @@ from prefine.run import Run
 @system(
     114, "ipo", "IPO / PsiPO: a general theoretical paradigm to understand learning from human preferences",
     family="objective", paper="arXiv 2310.12036", on_worlds={"lr": 1e-3, "epochs": 2, "tau": 0.5},
+    question="implicit-reward", loss="squared", length="normalised",
 )  # fmt: skip
 def ipo(
     run: Run,

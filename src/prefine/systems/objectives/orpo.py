@@ -25,6 +25,8 @@ from prefine.run import Run
 @system(
     70, "orpo", "ORPO: monolithic preference optimization without reference model",
     family="objective", paper="arXiv 2403.07691", on_worlds={"lr": 1e-3, "epochs": 3, "lam": 1.0},
+    question="reference", reference="none", divergence="none", loss="likelihood", length="normalised",
+    likelihood="guarded",
 )  # fmt: skip
 def orpo(
     run: Run, policy: PolicyHandle, pairs: Contrasts, *, lam: float = 0.1, prompt_in_nll: bool = True

@@ -27,6 +27,7 @@ from prefine.run import Run
     92, "rpo-regularized", "RPO: provably mitigating overoptimization, your SFT loss is an adversarial regularizer",
     family="objective", paper="arXiv 2405.16436",
     on_worlds={"lr": 1e-3, "epochs": 2, "beta": 0.1, "eta": 0.2, "average": True},
+    question="alignment-tax", likelihood="guarded",
 )  # fmt: skip
 def rpo_regularized(
     run: Run,

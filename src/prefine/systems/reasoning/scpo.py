@@ -34,6 +34,7 @@ from prefine.sampling import new_problems
 @system(
     69, "scpo", "ScPO: self-consistency preference optimization", family="reasoning", paper="arXiv 2411.04109",
     world="arithmetic", on_worlds={"lr": 1e-3, "self_instruct": 0.5, "temperature": 1.0, "top_p": 1.0},
+    question="online", data="rewards", learning="online", reference="moving", likelihood="guarded",
 )  # fmt: skip
 def scpo(
     run: Run,

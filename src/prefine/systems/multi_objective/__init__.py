@@ -1,0 +1,1 @@
+"""Systems with several rewards or dimensions at once."""
