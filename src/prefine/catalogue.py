@@ -23,7 +23,7 @@ INPUTS: Mapping[str, str] = {
     "policy": "a model to train: --model DIR, or the world's base policy",
     "prompts": "prompts to answer: --prompts FILE, or the world's",
     "pairs": "chosen and rejected responses: --data FILE, or labelled by a world's annotator",
-    "aspects": "pairs of several dimensions: --data FILE with a column \"dimension\", or with scores of both responses "
+    "aspects": 'pairs of several dimensions: --data FILE with a column "dimension", or with scores of both responses '
     "by dimension (chosen_NAME and rejected_NAME), or a world's responses with its attributes",
     "labels": "single responses labelled good or bad: --data FILE (pairs are split), or a world's annotator",
     "lists": "several responses a prompt with scores or ranks: --data FILE, or a world's responses scored by its "

@@ -75,9 +75,7 @@ class Outcome:
     after: Mapping[str, float]
 
 
-def prepare(
-    values: Mapping[str, Any], *, out: Path | None = None, fresh: bool = False, look: bool = True
-) -> Prepared:
+def prepare(values: Mapping[str, Any], *, out: Path | None = None, fresh: bool = False, look: bool = True) -> Prepared:
     """Check a configuration and fill in its defaults. Raises InputError; leaves nothing behind. ``look``: also at
     the inputs and the directory (else only settings are worked out)."""
     config = parse(values)
@@ -359,9 +357,7 @@ def placement(config: RunConfig) -> dict[str, Any]:
 
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     device = automatic if config.device == "auto" else config.device
-    found: dict[str, Any] = {
-        "device": f"cuda:{place().local}" if device == "cuda" and processes.together() else device
-    }
+    found: dict[str, Any] = {"device": f"cuda:{place().local}" if device == "cuda" and processes.together() else device}
     if config.cluster is not None and config.device != "cpu":
         found["device"] = None  # an accelerator where there is one: workers may have it and the driver not
     if config.trust_remote_code:

@@ -443,7 +443,9 @@ def test_on_responses_of_several_tokens(per_token: bool) -> None:
     chance = logp.sum(1).exp()
     loss = (chance.detach() * o.ReverseKL(per_token=per_token)(scores).per_contrast).sum()
     exact = (chance * (logp - base).sum(1)).sum()
-    for a, b in zip(torch.autograd.grad(loss, theta, retain_graph=True), torch.autograd.grad(exact, theta), strict=True):
+    for a, b in zip(
+        torch.autograd.grad(loss, theta, retain_graph=True), torch.autograd.grad(exact, theta), strict=True
+    ):
         assert torch.allclose(a, b, atol=1e-12)
 
 

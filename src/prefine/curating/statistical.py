@@ -29,7 +29,8 @@ def accept(rewards: Mapping[int, float], n: int, beta: float, rng: random.Random
     >>> accept({0: 1.0, 1: 3.0, 2: 2.0}, 2, 1e-9, random.Random(0)), accept({0: 1.0, 1: 3.0}, 1, 1e9, random.Random(0))
     ([1, 2], [0])
     """
-    pool, accepted = dict(rewards), []
+    pool = dict(rewards)
+    accepted: list[int] = []
     while pool and len(accepted) < n:
         r_max = max(pool.values())
         swept = []

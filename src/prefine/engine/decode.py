@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from prefine.engine import score
 from prefine.engine.allocator import keep_freed_memory
 from prefine.engine.decode_attention import NOWHERE, Block, How, Past, attending, configurations, register
-from prefine.engine.packed import LEAST_STEPS, Packed
 from prefine.engine.trees import narrow, route
 from prefine.engine.trees.attention import NotInTrees, attend, in_tree
 from prefine.engine.trees.layout import Layout
@@ -72,17 +71,13 @@ class TreeDecoder:
         prefixes, last_PD = self._read(prompts, bounds)
         self.hidden_BD = last_PD[torch.as_tensor(row_B, device=self.device)]
         self.past = self._remembered(prefixes, room)
-        linear: Any = head
-        self.packed = Packed([self.inner, linear.linear], len(row_B), room)
 
     def logits(self) -> Iterator[tuple[slice, Tensor]]:
         """((rows, (rows, V) logits of what follows them), a few rows at a time)."""
         size = max(1, LOGITS_AT_ONCE // max(1, self._vocabulary()))
         for start in range(0, len(self.hidden_BD), size):
             rows = slice(start, min(start + size, len(self.hidden_BD)))
-            with self.packed.used():
-                logits = self.head(self.hidden_BD[rows])
-            yield rows, logits
+            yield rows, self.head(self.hidden_BD[rows])
 
     def keep(self, index_B: Tensor) -> None:
         """Only these rows, in order."""
@@ -101,7 +96,7 @@ class TreeDecoder:
             return self.past.attend(layer, query, key, value, how)
 
         self.past.extend(self.position_B)
-        with attending(self.configs, ours), self.packed.used():
+        with attending(self.configs, ours):
             self.hidden_BD = self._forward(token_B, torch.from_numpy(self.position_B).to(self.device))
         self.position_B = self.position_B + 1
 
@@ -141,8 +136,10 @@ class TreeDecoder:
                 store.extend([[]] if layer == len(store) else [])
                 store[layer].append(x[0])
             layer += 1
-            settings: Any = {"scaling": how.scale, "sliding_window": how.window, "softcap": how.cap, "s_aux": how.sinks_H}
-            return attend(module, query, key, value, None, **settings)[0]
+            return attend(
+                module, query, key, value, None,
+                scaling=how.scale, sliding_window=how.window, softcap=how.cap, s_aux=how.sinks_H,
+            )[0]  # fmt: skip
 
         column_W, which_N = (torch.from_numpy(x).to(self.device) for x in np.unique(column_N, return_inverse=True))
         with ExitStack() as inside:
@@ -299,7 +296,7 @@ def _tried(model: nn.Module) -> str | None:
     said_BT = said_BT.to(device)
     hidden: list[Tensor] = []
     with score.evaluating(model), torch.autocast(device.type, enabled=False):
-        decoder = TreeDecoder(model, prompts, row_B, LEAST_STEPS)
+        decoder = TreeDecoder(model, prompts, row_B, 3)
         for t in range(3):
             hidden.append(decoder.hidden_BD)
             decoder.step(said_BT[:, t])

@@ -208,15 +208,11 @@ class Past:
         )
 
 
-FUSED_FROM = 1
-"""From so many queries a sequence the fused kernel is faster on a CPU than plain arithmetic."""
-
-
 def piece(q: Tensor, k: Tensor, v: Tensor, how: How, unseen: Tensor | None, joined: bool) -> tuple[Tensor, Tensor]:
     """((b, G, Q, E) attention of (b, G, Q, E) queries over (b, G, C, E) keys, (b, G, Q) log-normalisers), in
     float32 or better. ``unseen`` (b, 1, Q or 1, C) is added to the scores."""
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
-    if how.cap is None and q.is_cpu and _FUSED is not None and q.shape[2] >= FUSED_FROM:
+    if how.cap is None and q.is_cpu and _FUSED is not None:
         out, lse = _FUSED(q, k, v, 0.0, False, attn_mask=unseen, scale=how.scale)
         return out if out.dtype == wide else out.to(wide), lse
     scores = (q @ k.transpose(-1, -2)).to(wide) * how.scale

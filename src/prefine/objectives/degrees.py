@@ -103,7 +103,7 @@ def aware_of_degree(
 def spo_degree(
     beta: float = 0.1, gamma: float = 0.1, degrees: int = 4, sides: str = "both", reference: str = "reference"
 ) -> Objective:
-    """Self-supervised preference optimisation over DPO: ``aware_of_degree(dpo(beta))``.
+    """Self-supervised preference optimisation (arXiv 2409.17791) over DPO: ``aware_of_degree(dpo(beta))``.
 
     >>> spo_degree(gamma=0.0) == dpo()
     True

@@ -128,6 +128,9 @@ def doubly_robust(
     the curator ``both_orders`` writes with ``model=False``). ``ratio``: "clip" to [1/C, C], "none", "self-normalised".
     ``sampler`` names the reference that drew the samples when a round has several steps. ``reference`` is the logging
     policy. See the module for the contrasts.
+
+    >>> doubly_robust(baseline=0.5).references
+    ('reference',)
     """
     at_least(0, beta=beta)
     at_least(1, C=C)

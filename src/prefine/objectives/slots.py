@@ -88,7 +88,7 @@ def slots(
     likelihood: float = 0.0,
     alpha: float = 0.02,
 ) -> Objective:
-    """A pair loss with one choice in every slot; the defaults are DPO.
+    """A pair loss with one choice in every slot (the survey of Liu et al., arXiv 2503.11701); the defaults are DPO.
 
     loss: logistic, squared (a regression of the gap on 1/(2 beta): IPO) or hinge. reference: fixed, or none (no
     second model). divergence: reverse-kl, forward-kl or jensen-shannon (f-DPO). length: free (sums over tokens),

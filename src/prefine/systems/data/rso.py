@@ -107,7 +107,7 @@ def rso(
 def sources(lab: Lab, seed: int) -> Mapping[str, float]:
     """128 pairs and 24 steps an arm. The given pairs are a hotter policy's samples, labelled by the same ranker."""
     world = lab.world("assistant")
-    run = lab.run("sources", seed, world=world, lr=1e-3, batch_size=32, max_steps=24)
+    run = lab.run("sources", seed, world=world, lr=3e-4, batch_size=32, max_steps=24)
     base, prompts = lab.base(run, world), lab.prompts(run, world, 64)
     test = lab.prompts(run, world, 96, split="test")
     ranker = BradleyTerry(erring(world.gold), scale=4.0)

@@ -80,8 +80,7 @@ def xpo(
     "(-0.003) it is not below 0.9 of it. Where the rare response is worse, exploring costs regret (reported).",
     baseline="online DPO (alpha = 0) on (policy, reference) pairs",
     holds=lambda f: (
-        bool(np.all(f["regret_0.01"] < 0.5 * f["regret_0"]))
-        and f["regret_flipped"].mean() > 0.9 * f["regret_0"].mean()
+        bool(np.all(f["regret_0.01"] < 0.5 * f["regret_0"])) and f["regret_flipped"].mean() > 0.9 * f["regret_0"].mean()
     ),
 )
 def rare_and_good(lab: Lab, seed: int) -> Mapping[str, float]:

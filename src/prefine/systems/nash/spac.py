@@ -21,7 +21,7 @@ reconstructed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -87,7 +87,14 @@ def spac(
 def uncovered(lab: Lab, seed: int) -> Mapping[str, float]:
     """5 pairs, 64 samples y' each a round, 50 full-batch SGD steps of 0.2 a round; probabilities are exact."""
     world = Uncovered(preferred=0.8)
-    plain = {"optimizer": "sgd", "lr": 0.2, "schedule": "constant", "warmup": 0.0, "clip": None, "max_steps": 50}
+    plain: dict[str, Any] = {
+        "optimizer": "sgd",
+        "lr": 0.2,
+        "schedule": "constant",
+        "warmup": 0.0,
+        "clip": None,
+        "max_steps": 50,
+    }
     run = lab.run("uncovered", seed, batch_size=5, save_every=1000, log_every=50, **plain)
     base = run.policy(world.base(lab.root))
     pairs = run.curate(run.slates(world.labelled(5)), curating.extremes("score"))

@@ -18,6 +18,7 @@ remembered.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -89,7 +90,14 @@ def uncovered(lab: Lab, seed: int) -> Mapping[str, float]:
     """20 rounds of 5 full-batch SGD steps on 48 pairs with 2 samples each; KL and probabilities are exact."""
     world = Uncovered()
     rounds, batch, steps = 20, 48, 5
-    plain = {"optimizer": "sgd", "lr": 4.0, "schedule": "constant", "warmup": 0.0, "clip": None, "batch_size": batch}
+    plain: dict[str, Any] = {
+        "optimizer": "sgd",
+        "lr": 4.0,
+        "schedule": "constant",
+        "warmup": 0.0,
+        "clip": None,
+        "batch_size": batch,
+    }
     run = lab.run("uncovered", seed, save_every=10_000, log_every=steps, epochs=steps, **plain)
     base = run.policy(world.base(lab.root))
     pairs = run.curate(run.slates(world.labelled(rounds * batch)), curating.extremes("score"))

@@ -38,7 +38,7 @@ def rdpo(
     *,
     eps: float = 0.1,
     beta: float = 0.1,
-    over: Part = Part(""),  # noqa: B008 (a text)
+    over: Part | None = None,
     by: str = "",
     most: float | None = None,
 ) -> PolicyHandle:
@@ -51,7 +51,7 @@ def rdpo(
     eps: share of labels that are wrong, below 0.5. beta: closeness to the reference. over: another pair loss than
     DPO, as simpo(beta=2.5). by: a value of the pairs that holds each pair's own eps. most: cut L(l, w) off there.
     """
-    loss = objectives.read(over) if over else objectives.dpo(beta)
+    loss = objectives.read(over) if over is not None else objectives.dpo(beta)
     loss = objectives.robust(loss, eps, by or None, most)
     known = run.curate(pairs, with_values(by)) if by else pairs
     return run.train(policy, known, objective=loss)

@@ -98,8 +98,7 @@ def vpo(
     "rare response is worse, optimism costs regret (reported).",
     baseline="online DPO (alpha = 0)",
     holds=lambda f: (
-        bool(np.all(f["regret_0.01"] < 0.3 * f["regret_0"]))
-        and f["regret_flipped"].mean() > 0.9 * f["regret_0"].mean()
+        bool(np.all(f["regret_0.01"] < 0.3 * f["regret_0"])) and f["regret_flipped"].mean() > 0.9 * f["regret_0"].mean()
     ),
 )
 def rare_and_good(lab: Lab, seed: int) -> Mapping[str, float]:
