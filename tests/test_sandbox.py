@@ -73,6 +73,11 @@ def name(text): ctypes.CDLL(None).prctl(15, text.encode(), 0, 0, 0)
 """
 
 
+def ours(name: str) -> str:
+    """A process name of this test process alone: tests beside this one count their own."""
+    return f"{name}-{os.getpid()}"[-15:]
+
+
 # --- honest programs
 
 
@@ -369,25 +374,25 @@ def several(request: pytest.FixtureRequest) -> tuple[str, ...]:
 
 
 def test_a_fork_bomb_stays_small_and_ends(several):
-    source = NAMED + "name('bomb-of-test')\n" + FORK_BOMB
+    source = NAMED + f"name({ours('bomb')!r})\n" + FORK_BOMB
     most = 0
     with ThreadPoolExecutor(1) as pool:
         bomb = pool.submit(run, source, several, seconds=1.0, processes=6)
         while not bomb.done():
-            most = max(most, len(running("bomb-of-test")))
+            most = max(most, len(running(ours("bomb"))))
             time.sleep(0.02)
     assert bomb.result().killed_by in ("time", "cpu")
     assert 2 <= most <= 6
-    assert running("bomb-of-test") == []
+    assert running(ours("bomb")) == []
 
 
 def test_what_a_program_leaves_behind_ends_with_it(several):
     source = NAMED + textwrap.dedent(
-        """
+        f"""
         if os.fork() == 0:
             os.setsid()
             if os.fork() == 0:
-                name("stays-of-test")
+                name({ours("stays")!r})
                 os.close(1); os.close(2)
                 time.sleep(300)
             os._exit(0)
@@ -397,29 +402,29 @@ def test_what_a_program_leaves_behind_ends_with_it(several):
     )
     outcome = run(source, several, processes=4)
     assert (outcome.ok, outcome.stdout) == (True, "done\n"), outcome
-    assert running("stays-of-test") == []
+    assert running(ours("stays")) == []
 
 
 def test_all_of_it_ends_when_time_is_up(several):
     source = (
-        NAMED + "os.fork(); os.setsid() if os.getpid() % 2 else 0; os.fork(); name('late-of-test'); time.sleep(300)"
+        NAMED + f"os.fork(); os.setsid() if os.getpid() % 2 else 0; os.fork(); name({ours('late')!r}); time.sleep(300)"
     )
     assert run(source, several, processes=6, seconds=1.0).killed_by == "time"
-    assert running("late-of-test") == []
+    assert running(ours("late")) == []
 
 
 @pytest.mark.parametrize("layers", [(), ("processes",), NAMESPACES], ids=["everything", "no PID", "container"])
 def test_the_program_ends_when_whoever_asked_for_it_is_killed(layers, tmp_path):
     if probe(layers) is None:
         pytest.skip("this machine's kernel closes nothing but what the test leaves out")
-    program = NAMED + "name('orphan-of-test'); time.sleep(60)"
+    program = NAMED + f"name({ours('orphan')!r}); time.sleep(60)"
     source = f"from prefine.sandbox import *; run_python({program!r}, bounds=Bounds(seconds=60), without={layers!r})"
     parent = subprocess.Popen([sys.executable, "-c", source], env={**os.environ, "TMPDIR": str(tmp_path)})
     try:
-        wait_until(lambda: len(running("orphan-of-test")) == 1)
+        wait_until(lambda: len(running(ours("orphan"))) == 1)
         parent.send_signal(signal.SIGKILL)
         parent.wait()
-        wait_until(lambda: running("orphan-of-test") == [])
+        wait_until(lambda: running(ours("orphan")) == [])
         wait_until(lambda: not any(path.is_file() for path in tmp_path.rglob("*")))
     finally:
         parent.kill()
