@@ -15,6 +15,9 @@ from typing import Any
 from benchmarks import data
 from benchmarks.compare import BUILD
 
+Product = tuple[int, int, int, int]
+"""Matrix multiplies alike: rows, in, out, how many."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -35,6 +38,15 @@ class Shape:
         """Numbers in the matrices of one layer, each multiplied with every token."""
         kv = self.hidden * self.kv_heads // self.heads
         return 2 * self.hidden * (self.hidden + kv) + 3 * self.hidden * self.inner
+
+    def products(self, tokens: int, scored: int) -> list[Product]:
+        """Matrix multiplies of one forward pass; ``scored`` tokens reach the head."""
+        kv = self.hidden * self.kv_heads // self.heads
+        return [
+            (tokens, self.hidden, self.hidden, 2 * self.layers), (tokens, self.hidden, kv, 2 * self.layers),
+            (tokens, self.hidden, self.inner, 2 * self.layers), (tokens, self.inner, self.hidden, self.layers),
+            (scored, self.hidden, self.vocabulary, 1),
+        ]  # fmt: skip
 
     @property
     def parameters(self) -> int:

@@ -28,7 +28,7 @@ def train(asked: Asked, *, precomputed: bool) -> dict[str, Any]:
         raise Failed(why)
     return pairs.train(
         asked, shape=models.QWEN, steps=STEPS, batch=BATCH, precomputed=precomputed, faster=1.6, memory=0.5,
-        device="cuda", precision="bfloat16", peer=_peer(),
+        device="cuda", precision="bfloat16", peer=_peer(), settings={"tokens_per_microbatch": 16384},
     )  # fmt: skip
 
 

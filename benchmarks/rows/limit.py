@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks import data, models
 from benchmarks.compare import Side, in_turn, opened, told
-from benchmarks.models import Shape
+from benchmarks.models import Product, Shape
 from benchmarks.prepared import pairs_of, prepare
 from benchmarks.results import target
 from benchmarks.rows import Asked
@@ -33,16 +33,8 @@ def limit(asked: Asked, *, shape: Shape, steps: int = STEPS) -> dict[str, Any]:
     rounds = [{"indices": order[i * size : (i + 1) * size]} for i in range(asked.pairs + 1)]
     needed = [tree_work(ready.rows[i] for i in r["indices"]) for r in rounds[1:]]
     flops = [work.flops(shape) for work in needed]
-    kv = shape.hidden * shape.kv_heads // shape.heads
-    products = {
-        "tokens": round(sum(w.tokens for w in needed) / len(needed) / steps),
-        "scored": round(sum(w.scored for w in needed) / len(needed) / steps),
-        "layers": [
-            [shape.hidden, shape.hidden, 2 * shape.layers], [shape.hidden, kv, 2 * shape.layers],
-            [shape.hidden, shape.inner, 2 * shape.layers], [shape.inner, shape.hidden, shape.layers],
-        ],
-        "head": [[shape.hidden, shape.vocabulary, 1]],
-    }  # fmt: skip
+    tokens, scored = (round(sum(each) / len(needed) / steps) for each in zip(*((w.tokens, w.scored) for w in needed)))
+    products = {"products": with_gradients(shape.products(tokens, scored))}
     trained = {
         "policy": str(policy), "reference": str(reference), "contrasts": str(ready.contrasts), "batch": BATCH,
         "lr": 1e-6, "max_length": MAX_LENGTH, "precomputed": True, "objective": ["dpo", {"beta": 0.1}],
@@ -57,7 +49,7 @@ def limit(asked: Asked, *, shape: Shape, steps: int = STEPS) -> dict[str, Any]:
         "settings": {
             "model": shape.told(), "batch": BATCH, "steps_a_round": steps, "precision": "float32",
             "counted": "6 W t + 6 D V s + 12 D L a: prefixes t, those scored s, pairs of token and ancestor a",
-            "tokens_a_step": products["tokens"], "scored_a_step": products["scored"],
+            "tokens_a_step": tokens, "scored_a_step": scored,
         },
         "seeds": [asked.seed],
         "checks": [],
@@ -76,6 +68,13 @@ def limit(asked: Asked, *, shape: Shape, steps: int = STEPS) -> dict[str, Any]:
         },
         "targets": [target("share of the matrix-multiply rate", share["median"], 0.7)],
     }  # fmt: skip
+
+
+def with_gradients(products: list[Product]) -> list[Product]:
+    """Of each product: itself, the gradient of its input, the gradient of its weight."""
+    return [
+        (*each, count) for m, k, n, count in products for each in ((m, k, n), (m, n, k), (n, m, k))
+    ]  # fmt: skip
 
 
 def _shares(needed: Any, shape: Shape) -> dict[str, float]:

@@ -38,8 +38,10 @@ def train(
     device: str = "cpu",
     precision: str = "float32",
     peer: bool = True,
+    settings: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """``steps`` optimiser steps of ``batch`` pairs a round, every round on fresh pairs of the file."""
+    """``steps`` optimiser steps of ``batch`` pairs a round, every round on fresh pairs of the file. ``settings``: more
+    of prefine's."""
     shape = asked.shape(shape)
     texts = data.find("pairs", asked.file("pairs"))
     policy, reference = (models.directory(shape, texts, seed) for seed in (0, 1))
@@ -54,7 +56,7 @@ def train(
         "policy": str(policy), "reference": str(reference), "batch": batch, "lr": LR, "max_length": MAX_LENGTH,
         "precomputed": precomputed, "seed": asked.seed, "device": device, "precision": precision,
     }  # fmt: skip
-    ours = {**common, "contrasts": str(ready.contrasts), "objective": ["dpo", {"beta": BETA}]}
+    ours = {**common, "contrasts": str(ready.contrasts), "objective": ["dpo", {"beta": BETA}], "train": settings or {}}
     theirs = {**common, "ids": str(ready.ids), "beta": BETA}
     other = Side("TRL", "trl_train", theirs, peer=True)
     if not peer:

@@ -1,7 +1,8 @@
 """Sample: 64 new tokens for prompts of the pairs file, n a prompt, against transformers' ``generate``.
 
 What "the same" means where randomness differs: the peer computes the log-probabilities of responses that prefine
-sampled, and they agree. Tokens that were sampled count, on each side its own.
+sampled, and they agree. Tokens that were sampled count, on each side its own. Measured in turn with both: the linear
+layers alone, for the prompts once and a token a row at a time, with no attention, draw or Python: the limit.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from benchmarks.stats import ratios
 from prefine.policies.base import Limits
 
 MAX_TOKENS = 64
+LEFT = "the matrix multiplies alone, over prefine's time"
+BOUND = "generate's time over the matrix multiplies alone"
+"""What the ratio over ``generate`` would be if nothing but the linear layers took time."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +61,19 @@ def sample(asked: Asked, *, plan: Plan) -> dict[str, Any]:
     if rows > BATCH:
         name = f"generate, {BATCH} rows a call"
         sides.append(Side(name, "transformers_generate", {**theirs, "rows_at_once": BATCH}, peer=True))
-    with opened(sides) as workers:
+    prompt_tokens = round(sum(lengths) * plan.prompts / 16)
+    prompt = shape.products(prompt_tokens, plan.prompts)
+    steps = [(m, k, n, count * (MAX_TOKENS - 1)) for m, k, n, count in shape.products(rows, rows)]
+    limit = Side("matrix multiply", "matmul", {"products": [*prompt, *steps]})
+    with opened([*sides, limit]) as workers:
         drawn = workers[0].do("draw", indices=chosen[:4])
-        again = {w.side.name: w.do("check", indices=chosen[:4], tokens=drawn["tokens"])["numbers"] for w in workers[1:]}
+        again = {
+            w.side.name: w.do("check", indices=chosen[:4], tokens=drawn["tokens"])["numbers"] for w in workers[1:-1]
+        }
         numbers = {"prefine": drawn["numbers"], **again}
         checks = [agreed(numbers, "log-probabilities of 4 responses that prefine sampled")]
-        measured = {side.name: result for side, result in zip(sides, in_turn(workers, rounds), strict=True)}
-    prefine = measured["prefine"]
+        measured = {side.name: result for side, result in zip([*sides, limit], in_turn(workers, rounds), strict=True)}
+    prefine, matmul = measured["prefine"], measured.pop("matrix multiply")
     speed = {name: ratios(_speeds(prefine), _speeds(other)) for name, other in measured.items() if other is not prefine}
     return {
         "data": {"source": texts.source, "generated": texts.generated, "prompt_tokens": lengths},
@@ -73,8 +83,15 @@ def sample(asked: Asked, *, plan: Plan) -> dict[str, Any]:
         },
         "seeds": list(range(1, asked.pairs + 1)),
         "checks": checks,
-        "sides": {name: told(side, side.values("tokens")) for name, side in measured.items()},
-        "ratios": {f"prefine's tokens a second over {name}": ratio for name, ratio in speed.items()},
+        "sides": {
+            **{name: told(side, side.values("tokens")) for name, side in measured.items()},
+            "matrix multiply": told(matmul),
+        },
+        "ratios": {
+            **{f"prefine's tokens a second over {name}": ratio for name, ratio in speed.items()},
+            LEFT: ratios(matmul.values("alone"), prefine.values("seconds")),
+            BOUND: ratios(measured["generate"].values("seconds"), matmul.values("alone")),
+        },
         "targets": [target("throughput over generate's", speed["generate"]["median"], plan.faster)],
     }  # fmt: skip
 

@@ -1,6 +1,6 @@
-"""The machine's own matrix multiply, with the shapes of a training step.
+"""The machine's own matrix multiply, with the shapes that a model's linear layers have.
 
-Settings: ``layers`` and ``head`` as [in, out, how many] of the linear layers, ``tokens`` and ``scored`` rows.
+Settings: ``products`` as [rows, in, out, how many]. ``alone`` is how long all of them take, and nothing else.
 """
 
 from __future__ import annotations
@@ -18,22 +18,15 @@ SQUARE = 2048
 
 def open(settings: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(settings["threads"])
-    products = [
-        (m, k, n, count)
-        for tokens, layers in ((settings["tokens"], settings["layers"]), (settings["scored"], settings["head"]))
-        for into, out, count in layers
-        # forward, the gradient of the input, the gradient of the weight
-        for m, k, n in ((tokens, into, out), (tokens, out, into), (out, tokens, into))
-    ]
 
     def round(**_: Any) -> dict[str, Any]:
         with timed() as t:
             seconds = flops = 0.0
-            for m, k, n, count in products:
+            for m, k, n, count in settings["products"]:
                 once = _seconds(m, k, n)
                 seconds, flops = seconds + once * count, flops + 2.0 * m * k * n * count
             square = 2.0 * SQUARE**3 / _seconds(SQUARE, SQUARE, SQUARE)
-        return {**t.taken, "rate": flops / seconds, "square_rate": square}
+        return {**t.taken, "alone": seconds, "rate": flops / seconds, "square_rate": square}
 
     return {"round": round}
 
