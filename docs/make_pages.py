@@ -148,6 +148,21 @@ def facets_table() -> str:
     return table(["facet", "component", "what it says", "values"], rows)
 
 
+def coverage_table() -> str:
+    """Value by value, what it means and which published systems have it; of DPO's own values the meaning alone."""
+    from prefine.catalogue import systems
+    from prefine.facets import FACETS, coverage
+
+    published = [(s.key, s.facets) for s in systems() if s.number is not None]
+    rows = []
+    for name, facet in FACETS.items():
+        for value, keys in coverage(published, name).items():
+            links = ", ".join(f"[`{key}`](systems/{key}.md)" for key in keys)
+            all_others = f"all others ({len(keys)})"
+            rows.append([f"`--{name} {value}`", facet.values[value], all_others if value == facet.default else links])
+    return table(["", "what it means", "published systems"], rows)
+
+
 def judges_table() -> str:
     from prefine.judging.names import HELP
 
@@ -206,6 +221,7 @@ def benchmarks_page() -> str:
 GENERATED: Mapping[str, Callable[[], str]] = {
     "systems": systems_table,
     "facets": facets_table,
+    "coverage": coverage_table,
     "objectives": factories("prefine.objectives"),
     "wrappers": factories("prefine.objectives", "WRAPPERS", "###"),
     "curators": factories("prefine.curating"),

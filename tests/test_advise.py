@@ -6,13 +6,15 @@ import json
 import random
 import re
 import runpy
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from prefine.advise import RULES, advise, flip_rate, look, suited
+from prefine.advise import RULES, advise, flip_rate, look, suited, together
 from prefine.cli import main
+from prefine.compare import method_of
 from prefine.config import parse
 from prefine.errors import InputError
 from prefine.facets import FACETS
@@ -108,6 +110,23 @@ def test_labels_and_demonstrations_get_what_learns_from_them(tmp_path: Path) -> 
     assert "sft" in keys(made(tmp_path, demos))
 
 
+def test_answers_to_check_against_are_seen(tmp_path: Path) -> None:
+    facts = made(tmp_path, [{"prompt": f"what is {i} plus one", "answer": str(i + 1)} for i in range(40)])
+    found = advise(facts)
+    assert facts.answers == 40 and any("verifier" in a.system.inputs and "--judge verifier" in a.command for a in found)
+    assert "--judge verifier" in together(found)
+
+
+def test_stated_margins_are_seen_under_their_usual_names(tmp_path: Path) -> None:
+    for column in ("margin", "rating_gap"):
+        assert made(tmp_path, [{**row, column: 1.5} for row in pairs()]).margins == 1.0
+
+
+def test_languages_without_spaces_have_lengths_too(tmp_path: Path) -> None:
+    rows = [{"prompt": f"say {i}", "chosen": "\u7b54" * (12 + i % 3), "rejected": "\u7b54" * 6} for i in range(60)]
+    assert made(tmp_path, rows).longer_chosen == 1.0
+
+
 def test_data_that_teaches_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         made(tmp_path, [{"prompt": "say yes"}, {"prompt": "say no"}])
@@ -124,9 +143,13 @@ def test_what_is_advised_can_be_run(tmp_path: Path) -> None:
     model = TINY["make_model"](tmp_path / "model")
     rows = [{**row, "annotator": f"w{i % 3}"} for i, row in enumerate(pairs())]
     path = TINY["write"](tmp_path / "data.jsonl", rows)
-    for advised in advise(look(path)):
-        values = {"system": advised.system.key, "inputs": {"model": str(model), "data": str(path)}}
+    found = advise(look(path))
+    for advised in found:
+        values = {"system": advised.system.key, "options": advised.options}
+        values["inputs"] = {"model": str(model), "data": str(path)}
         prepare(parse(values).plain(), out=tmp_path / advised.system.key)
+    command, *names = shlex.split(together(found))[1:5]
+    assert command == "compare" and [method_of(name).system for name in names] == keys(look(path))
 
 
 def test_only_what_the_data_serves(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from prefine.catalogue import systems
+
 ROOT = Path(__file__).resolve().parent.parent
 PIN = re.compile(r"([A-Za-z0-9._-]+)==([0-9][A-Za-z0-9.]*)")
 
@@ -56,3 +58,9 @@ def test_no_index_is_named(name: str) -> None:
 def test_the_library_itself_asks_for_ranges() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert not [w for w in project["dependencies"] if "==" in w]
+
+
+def test_the_readme_names_every_system() -> None:
+    text = (ROOT / "README.md").read_text()
+    missing = [f"{s.number:03d} `{s.key}`" for s in systems() if s.number and f"{s.number:03d} `{s.key}`" not in text]
+    assert not missing

@@ -6,14 +6,15 @@ from this data is taken. So what is added to the catalogue is advised as soon as
 
 The share of wrong labels is estimated from labels given more than once: if two labels of the same pair disagree
 with the rate d, one is wrong with the rate e where d = 2 e (1 - e). Where nothing is labelled twice, the share of
-pairs whose preferred response has the lower score is a lower bound. Else it is not known, and not guessed.
+pairs whose preferred response has the lower score stands in for it. Else it is not known, and not guessed.
 """
 
 from __future__ import annotations
 
 import math
+import shlex
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, islice
 from pathlib import Path
@@ -21,12 +22,15 @@ from statistics import fmean, median
 from typing import Any
 
 from prefine import facets, formats
+from prefine.binding.rehearsal import wanted
 from prefine.catalogue import System, systems
 from prefine.curating.curriculum import alike
 from prefine.curating.with_values import has
 from prefine.errors import InputError
 from prefine.formats.lessons import goodness
 from prefine.formats.readers import LESSONS
+from prefine.options import of_function
+from prefine.registry import Part
 from prefine.slate import Contrast, Slate, prompt_text
 
 LOOK = 20_000
@@ -53,6 +57,8 @@ class Facts:
     noise_from: str = ""
     repeated: int = 0
     """Pairs that were labelled more than once."""
+    answers: int = 0
+    """Prompts with a gold answer that responses can be checked against."""
     annotators: int = 0
     annotator_column: str = ""
     longer_chosen: float | None = None
@@ -87,6 +93,8 @@ class Rule:
     """With the facts in braces."""
     options: Callable[[Facts], Mapping[str, Any]] = field(default=lambda facts: {})
     """Options for the command, as far as the system has them."""
+    uses: str = ""
+    """An input that the system must take and the data serves beside lessons: verifier (prompts with answers)."""
 
 
 RULES: tuple[Rule, ...] = (
@@ -94,20 +102,26 @@ RULES: tuple[Rule, ...] = (
          "there are single responses labelled good or bad, and no pairs"),
     Rule(lambda f: not f.pairs and not f.serves.get("labels"), {"data": "demos"},
          "there are good responses alone: they can be imitated, and nothing says what to avoid"),
+    Rule(lambda f: f.answers > 0.5 * f.slates, {"learning": "online", "data": "rewards"},
+         "{answers:,} prompts have an answer to check against: its own samples can be told right from wrong, for "
+         "nothing",
+         uses="verifier"),
+    Rule(lambda f: f.answers > 0.5 * f.slates, {"learning": "online"},
+         "it learns from the same check in another way: two to compare", uses="verifier"),
     Rule(lambda f: bool(f.rationales), {"data": "rationales"},
          "the column {rationales!r} says why a response was preferred, which is more than a label"),
     Rule(lambda f: f.annotators > 1, {"data": "diverse-pairs"},
          "{annotators} annotators gave the labels ({annotator_column}): they are not equally reliable, or do not want "
          "the same",
          lambda f: {"annotator": f.annotator_column}),
-    Rule(lambda f: (f.noise or 0.0) >= 0.03, {"data": "noisy-pairs", "aim": "preference"},
+    Rule(lambda f: (f.noise or 0.0) >= 0.03, {"data": "noisy-pairs", "question": "implicit-reward"},
          "about {noise:.0%} of the labels are wrong ({noise_from})",
          lambda f: {"eps": round(min(f.noise or 0.0, 0.45), 3)}),
     Rule(lambda f: f.serves.get("lists", 0) > 0.5 * f.slates, {"data": "lists"},
          "most prompts have three responses or more: a pair of each would leave out what lies between"),
-    Rule(lambda f: f.length_is_a_shortcut, {"length": "penalised, normalised"},
+    Rule(lambda f: f.length_is_a_shortcut, {"length": "penalised, normalised", "loss": "logistic"},
          "the chosen response is the longer one in {longer_chosen:.0%} of pairs: a policy can win by length alone"),
-    Rule(lambda f: f.margins > 0.9, {"data": "graded-pairs"},
+    Rule(lambda f: f.margins > 0.9, {"data": "graded-pairs", "question": "implicit-reward"},
          "{margins:.0%} of the pairs say how much better the chosen is"),
     Rule(lambda f: (f.similarity or 0.0) > 0.6, {"granularity": "token, step"},
          "chosen and rejected have {similarity:.0%} in common: what decides is a few tokens"),
@@ -117,9 +131,9 @@ RULES: tuple[Rule, ...] = (
          "{pairs} pairs are few: a loss with a finite target does not run away when they are seen many times"),
     Rule(lambda f: f.pairs > 0, {"question": "implicit-reward", "data": "pairs"},
          "it is cheap and stable, and what everything else is measured against"),
-    Rule(lambda f: f.pairs > 0, {"reference": "none"},
+    Rule(lambda f: f.pairs > 0, {"reference": "none", "data": "pairs"},
          "it needs no reference model: half the memory, and nothing to compute beforehand"),
-    Rule(lambda f: f.pairs > 0, {"likelihood": "guarded"},
+    Rule(lambda f: f.pairs > 0, {"likelihood": "guarded", "data": "pairs"},
          "it keeps the chosen responses likely, which a pair loss alone does not promise"),
     Rule(lambda f: bool(f.serves.get("labels")), {"data": "labels"}, "every response can be read as good or bad"),
     Rule(lambda f: bool(f.serves.get("demos")), {"data": "demos"}, "imitating the good responses is the first step"),
@@ -129,11 +143,24 @@ RULES: tuple[Rule, ...] = (
 
 @dataclass(frozen=True)
 class Advised:
-    """One method, why, and how to run it."""
+    """One method, why, and how to run it on this data."""
 
     system: System
     why: str
-    command: str
+    options: Mapping[str, Any]
+    data: str
+    judge: str = ""
+
+    @property
+    def command(self) -> str:
+        flags = "".join(f" --{name.replace('_', '-')} {value}" for name, value in self.options.items())
+        return f"prefine run {self.system.key} --model MODEL --data {shlex.quote(self.data)}{self.judge}{flags}"
+
+    @property
+    def method(self) -> str:
+        """As ``prefine compare`` takes it."""
+        options = ",".join(f"{name}={value}" for name, value in self.options.items())
+        return shlex.quote(f"{self.system.key}({options})" if options else self.system.key)
 
 
 def advise(facts: Facts, count: int = 3) -> list[Advised]:
@@ -144,29 +171,44 @@ def advise(facts: Facts, count: int = 3) -> list[Advised]:
             break
         if not rule.when(facts):
             continue
-        able = [s for s in suited(facts, rule.seek) if s.key not in {a.system.key for a in found}]
+        able = [s for s in suited(facts, rule.seek, rule.uses) if s.key not in {a.system.key for a in found}]
         if able:
             about = {**vars(facts), "pairs": facts.pairs}
-            found.append(Advised(able[0], rule.why.format(**about), command(facts, able[0], rule.options(facts))))
+            options = {name: value for name, value in rule.options(facts).items() if name in able[0].options}
+            judge = f" --judge {rule.uses}" if rule.uses else ""
+            found.append(Advised(able[0], rule.why.format(**about), options, facts.name, judge))
     return found
 
 
-def suited(facts: Facts, seek: Mapping[str, str]) -> list[System]:
+def together(advised: Sequence[Advised]) -> str:
+    """The command that compares them."""
+    judge = next((a.judge for a in advised if a.judge), "")
+    names = " ".join(a.method for a in advised)
+    return f"prefine compare {names} --model MODEL --data {shlex.quote(advised[0].data)}{judge}"
+
+
+def suited(facts: Facts, seek: Mapping[str, str], uses: str = "") -> list[System]:
     """Systems that have these facets and need nothing that the data lacks, the simplest first: those that differ
-    from DPO in the fewest other ways."""
+    from DPO in the fewest other ways. ``uses``: an input that they must take, with prompts of the data."""
     served = {form for form, count in facts.serves.items() if count} | {"policy"}
+    served |= {"prompts", uses} if uses else set()
     able = [
-        s for s in systems()
-        if s.family != "reward" and facets.fits(s.facets, seek) and set(s.inputs) - set(s.optional) <= served
-        and s.inputs != ("policy",) and not set(s.optional) - served
-    ]  # fmt: skip
-    return sorted(able, key=lambda s: (len(s.facets.keys() - seek.keys()), s.number is None, s.number or 0, s.key))
+        s for s in systems() if facets.fits(s.facets, seek) and _learns(s, served) and (not uses or uses in s.inputs)
+    ]
+    return sorted(able, key=lambda s: (len(s.facets.keys() - seek.keys()), s.number is not None, s.number or 0, s.key))
 
 
-def command(facts: Facts, system: System, options: Mapping[str, Any]) -> str:
-    """How to run it."""
-    flags = [f"--{name.replace('_', '-')} {value}" for name, value in options.items() if name in system.options]
-    return " ".join([f"prefine run {system.key} --model MODEL --data {facts.name}", *flags])
+def _learns(system: System, served: set[str]) -> bool:
+    """Whether it makes a policy from what is there with its usual options. Measurements and blocks of any parts are
+    left out: they are no method."""
+    options = of_function(system.recipe)
+    if system.family in ("reward", "evaluation") or (
+        system.number is None and any(o.type is Part for o in options.values())
+    ):
+        return False
+    asked = wanted(system, {name: option.default for name, option in options.items()}, frozenset(system.optional))
+    needed = set(system.inputs) - set(system.optional) | asked
+    return needed <= served and bool(set(system.inputs) & served - {"policy"})
 
 
 # --- looking ----------------------------------------------------------------------------------------------
@@ -177,9 +219,9 @@ def look(path: str | Path, format: str | None = None, columns: Mapping[str, str]
     data = formats.read_for_training(path, format, on_problem="skip", columns=columns)
     slates = list(islice(iter(data), LOOK))
     facts = facts_of(slates, str(path))
-    if not any(facts.serves.values()):
+    if not any(facts.serves.values()) and not facts.answers:
         raise InputError(
-            "this data teaches nothing: no pairs, labels or good responses",
+            "this data teaches nothing: no pairs, labels, good responses or answers to check",
             remedy=f"`prefine data check {path}` says what is in it",
             file=path,
         )
@@ -193,20 +235,22 @@ def facts_of(slates: list[Slate], name: str = "DATA") -> Facts:
     pairs = list(formats.pairs_of(slates))
     noise, how, repeated = noise_of(pairs)
     column, annotators = _annotators(slates)
-    lengths = [(_words(c, 0), _words(c, 1)) for c in pairs]
+    words = [[len(c.response(member).split()) for member in (0, 1)] for c in pairs]
+    lengths = [[len(c.response(member)) for member in (0, 1)] for c in pairs]  # not all languages have spaces
     return Facts(
         name=name,
         slates=len(slates),
         serves=serves,
-        margins=fmean(has(c, "gap") for c in pairs) if pairs else 0.0,
+        margins=fmean(has(c, "margin") or has(c, "rating_gap") for c in pairs) if pairs else 0.0,
         noise=noise,
         noise_from=how,
         repeated=repeated,
+        answers=sum(slate.meta.get("answer") is not None for slate in slates),
         annotators=annotators,
         annotator_column=column,
         longer_chosen=fmean((w > l) + 0.5 * (w == l) for w, l in lengths) if lengths else None,
-        length_chosen=median(w for w, _ in lengths) if lengths else None,
-        length_rejected=median(l for _, l in lengths) if lengths else None,
+        length_chosen=median(w for w, _ in words) if words else None,
+        length_rejected=median(l for _, l in words) if words else None,
         similarity=median(alike(c.response(0), c.response(1)) for c in pairs[:2000]) if pairs else None,
         rationales=_column(slates, RATIONALES),
     )
@@ -270,8 +314,4 @@ def _column(slates: Iterable[Slate], names: Iterable[str]) -> str:
     return ""
 
 
-def _words(contrast: Contrast, member: int) -> int:
-    return len(contrast.response(member).split())
-
-
-__all__ = ["RULES", "Advised", "Facts", "Rule", "advise", "facts_of", "look", "noise_of", "suited"]
+__all__ = ["RULES", "Advised", "Facts", "Rule", "advise", "facts_of", "look", "noise_of", "suited", "together"]

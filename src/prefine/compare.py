@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ import numpy as np
 from prefine import launch, objectives, registry
 from prefine.artifacts import PolicyHandle, Slates
 from prefine.catalogue import find, systems
+from prefine.config import FILE as RUN_FILE
 from prefine.errors import InputError, RunStopped
 from prefine.evaluation import beats, drawn, score_column
 from prefine.report.record import read_record
@@ -68,9 +70,7 @@ class Comparison:
 
 def method_of(text: str) -> Method:
     """What a name stands for, or an InputError with near misses among systems, objectives and wrappers."""
-    if text.isdigit():
-        return Method(text, find(text).key, {})
-    spec = registry.read(text)
+    spec = registry.read(re.sub(r"^\s*\d+", lambda number: find(number[0].strip()).key, text))
     own = {s.key: s for s in systems()}
     name = spec.name.lower().replace("_", "-")
     if spec.of is None and name in own and spec.options.keys() <= own[name].options.keys():
@@ -90,7 +90,7 @@ def method_of(text: str) -> Method:
     return Method(text, ANY_OBJECTIVE, {"objective": spec.text})
 
 
-def prepare(names: Sequence[str], values: Mapping[str, Any], out: Path) -> Comparison:
+def prepare(names: Sequence[str], values: Mapping[str, Any], out: Path, *, fresh: bool = False) -> Comparison:
     """Check all methods before any of them starts. ``values``: a configuration without system and options."""
     methods = [method_of(name) for name in names]
     folders = [m.folder for m in methods]
@@ -102,12 +102,21 @@ def prepare(names: Sequence[str], values: Mapping[str, Any], out: Path) -> Compa
     for method in methods:
         if find(method.system).family == "reward":
             raise InputError(f"{method.name} makes a reward model, which writes nothing", remedy="leave it out")
-    equal = _equal(values)
-    prepared = []
+    _check_place(out)
+    equal, store = _equal(values), Path(os.environ.get("PREFINE_STORE") or out.parent / ".store")
+    prepared: list[launch.Prepared] = []
+    failed: list[tuple[Method, InputError]] = []
     for method in methods:
         own = {**values, "system": method.system, "options": dict(method.options), "train": equal}
-        done = launch.prepare(own, out=out / method.folder)
-        prepared.append(dataclasses.replace(done, store=out.parent / ".store", alike=True))
+        try:
+            done = launch.prepare(own, out=out / method.folder, fresh=True)
+            prepared.append(dataclasses.replace(done, store=store, alike=True, fresh=fresh))
+        except InputError as error:
+            failed.append((method, error))
+    if failed:
+        raise _said_of(failed, len(methods))
+    for one in prepared:
+        launch.check_directory(one.out, one.config, fresh)
     return Comparison(tuple(methods), tuple(prepared), out)
 
 
@@ -115,12 +124,37 @@ def compare(comparison: Comparison, progress: Progress | None = None) -> Path:
     """Run every method, set each against each, and write the report. Running it again goes on or replays."""
     from prefine.report.compare import write_comparison
 
-    for method, prepared in zip(comparison.methods, comparison.prepared, strict=True):
+    count = len(comparison.methods)
+    for i, (method, prepared) in enumerate(zip(comparison.methods, comparison.prepared, strict=True), 1):
         if progress is not None:
-            progress.say(f"{method.name} ({prepared.system.key}) in {prepared.out}")
+            progress.say(f"method {i} of {count}: {method.name}, in {prepared.out}")
         launch.launch(prepared, progress)
     write_json(comparison.out / FILE, {**_about(comparison), **_against_each_other(comparison, progress)})
     return write_comparison(comparison.out)
+
+
+def _check_place(out: Path) -> None:
+    """The directory is new, or holds a comparison: anything else in it is left alone."""
+    if not out.is_dir() or (out / FILE).exists():
+        return
+    if (out / RUN_FILE).exists():
+        raise InputError(f"{out} holds a run", remedy="choose another directory with --out; nothing was touched")
+    runs = {path.parent.name for name in (RUN_FILE, *launch.TRACES) for path in out.glob(f"*/{name}")}
+    if {path.name for path in out.iterdir()} - runs - launch.TRACES:
+        raise InputError(
+            f"{out} holds something else than a comparison",
+            remedy="choose an empty or a new directory with --out; nothing was touched",
+        )
+
+
+def _said_of(failed: Sequence[tuple[Method, InputError]], of: int) -> InputError:
+    """What is wrong with which method; what is wrong with all of them alike is no method's fault."""
+    error = failed[0][1]
+    if len(failed) == of and all(other.message == error.message for _, other in failed):
+        return error
+    said = "; ".join(e.message if m.name in e.message else f"{m.name}: {e.message}" for m, e in failed)
+    names = " and ".join(m.name for m, _ in failed)
+    return InputError(said, remedy=f"{error.remedy}; or leave out {names}" if error.remedy else f"leave out {names}")
 
 
 def _equal(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,15 +168,22 @@ def _equal(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _about(comparison: Comparison) -> dict[str, Any]:
     first = comparison.prepared[0].config.plain()
+    shared = ("batch_size", "max_steps" if first["train"].get("max_steps") is not None else "epochs")
     return {
         "methods": [
-            {"name": m.name, "system": m.system, "options": dict(m.options), "folder": m.folder}
-            for m in comparison.methods
+            {"name": m.name, "system": m.system, "options": dict(m.options), "folder": m.folder, "figures": _end(p)}
+            for m, p in zip(comparison.methods, comparison.prepared, strict=True)
         ],
         "inputs": first["inputs"],
         "seed": comparison.prepared[0].config.seed,
-        "train": {name: first["train"][name] for name in EQUAL},
+        "train": {name: first["train"][name] for name in shared},
     }
+
+
+def _end(prepared: launch.Prepared) -> dict[str, Any]:
+    """The held-out figures of a method's last policy."""
+    rows = read_record(prepared.out).evaluations
+    return dict(rows[-1]["figures"]) if rows else {}
 
 
 def _against_each_other(comparison: Comparison, progress: Progress | None) -> dict[str, Any]:
@@ -158,7 +199,8 @@ def _against_each_other(comparison: Comparison, progress: Progress | None) -> di
         if yardstick is None or yardstick.prompts is None or yardstick.judge is None:
             return {"names": [], "wins": [], "errors": []}
         policies = [start, *(_final(run, prepared) for prepared in comparison.prepared)]
-        samples = [drawn(run, policy, yardstick.prompts, yardstick.judge) for policy in policies]
+        asked = (yardstick.prompts, yardstick.judge, yardstick.n, yardstick.temperature)
+        samples = [drawn(run, policy, *asked) for policy in policies]
     return {"names": [START, *(m.name for m in comparison.methods)], **_table(samples)}
 
 
@@ -182,5 +224,17 @@ def _table(samples: Sequence[Slates]) -> dict[str, list[list[float | None]]]:
         each = each[np.isfinite(each)]
         if i != j and len(each):
             wins[i][j] = float(each.mean())
-            errors[i][j] = float(each.std(ddof=1) / math.sqrt(len(each))) if len(each) > 1 else 0.0
+            errors[i][j] = _error(each)
     return {"wins": wins, "errors": errors}
+
+
+def _error(each: np.ndarray) -> float:
+    """Standard error of a share. Where all went one way, as if one more had gone each way: that a few prompts agree
+    is no certainty.
+
+    >>> round(_error(np.array([1.0, 1.0, 1.0, 0.0])), 3), round(_error(np.array([1.0, 1.0])), 3)
+    (0.25, 0.25)
+    """
+    if len(set(each.tolist()) | {0.5}) == 2:
+        each = np.append(each, [0.0, 1.0])
+    return float(each.std(ddof=1) / math.sqrt(len(each))) if len(each) > 1 else 0.0

@@ -109,7 +109,7 @@ def prepare(values: Mapping[str, Any], *, out: Path | None = None, fresh: bool =
     name = f"{system.key}-{source.name}-{config.seed}"
     directory = RUNS / re.sub(r"[^\w.-]+", "-", name) if out is None else Path(out)
     if look:
-        _check_directory(directory, complete, fresh)
+        check_directory(directory, complete, fresh)
     return Prepared(complete, system, names, source, settings, Sampling(**sampling), directory, fresh)
 
 
@@ -308,7 +308,7 @@ def _check_processes(config: RunConfig) -> None:
         )
 
 
-def _check_directory(out: Path, config: RunConfig, fresh: bool) -> None:
+def check_directory(out: Path, config: RunConfig, fresh: bool) -> None:
     """The run directory is new, or it holds this very run; and it can be written."""
     parent = next(p for p in (out, *out.absolute().parents) if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):

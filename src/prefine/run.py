@@ -115,7 +115,8 @@ class Run:
         self.yardstick: Yardstick | None = None
         self.round: int | None = None
         self.alike = False
-        """Whether trainings on the same data see it in the same order, whatever they minimise: runs to be compared."""
+        """Whether trainings on as many contrasts see them in the same order, whatever they minimise and whatever values
+        they carry: runs to be compared."""
         self.trackers: Sequence[Tracker] = ()
         self.tracked = 0
         root = store or os.environ.get("PREFINE_STORE") or self.dir.parent / ".store"
@@ -301,7 +302,7 @@ class Run:
         contrasts: Contrasts,
         *,
         objective: Objective,
-        reference: PolicyHandle | Mapping[str, PolicyHandle] | None = None,
+        reference: PolicyHandle | Mapping[str, PolicyHandle | Logps] | None = None,
         following: Following | str | None = None,
         label: str = "",
         **settings: Any,
@@ -309,8 +310,9 @@ class Run:
         """A new policy, trained from this one on the contrasts.
 
         ``reference``: the policy the objective compares with (default: the policy as it starts), or several by
-        name; frozen, or moving as ``following`` says (``engine.reference``). ``settings`` override the run's
-        training settings for this call.
+        name; frozen, or moving as ``following`` says (``engine.reference``). Numbers that are stored already
+        (``logps`` of contrasts with the same responses) stand for their policy, as it was. ``settings`` override
+        the run's training settings for this call.
         """
         from prefine.engine.reference import Loaded, Moving
         from prefine.engine.reference import following as follow
@@ -329,18 +331,22 @@ class Run:
         looked_at = {name for reading in gathered(objective).values() for name in reading.of}
 
         def brought(name: str) -> Logps | Moving | Loaded:
+            given = named[name]
+            if isinstance(given, Logps):
+                return given
             if moves:
-                return Moving(how, start=named[name])
-            return Loaded(named[name]) if name in looked_at else self.logps(named[name], contrasts, settings=chosen)
+                return Moving(how, start=given)
+            return Loaded(given) if name in looked_at else self.logps(given, contrasts, settings=chosen)
 
         references = {name: brought(name) for name in wanted}
+        # By their number alone, so that pairs which one method carries more values with come as the bare ones do.
+        order = seed_of("order", self.seed, len(contrasts)) if self.alike else None
         key = self._key(
             "train", policy=policy, contrasts=contrasts, objective=objective, references=references,
             settings=chosen.fingerprint(), adapter=self.adapter, seed=self.seed,
-            **({"alike": True} if self.alike else {}),
+            **({} if order is None else {"order": order}),
         )  # fmt: skip
-        order = seed_of(self.seed, contrasts) if self.alike else seed_of(key)
-        settings_here = dataclasses.replace(chosen, seed=order % 2**31)
+        settings_here = dataclasses.replace(chosen, seed=(seed_of(key) if order is None else order) % 2**31)
 
         def make(work: Path, out: Path, stage: Stage) -> dict[str, Any]:
             def tell(row: Mapping[str, float]) -> None:
@@ -348,7 +354,8 @@ class Run:
                 self.track(row)
 
             for handle in (policy, *named.values()):
-                handle.release()  # while it trains, one copy of the weights is enough
+                if isinstance(handle, PolicyHandle):
+                    handle.release()  # while it trains, one copy of the weights is enough
             job = Trained(
                 policy, self.adapter, contrasts, objective, references, settings_here, work / "checkpoints", out
             )
@@ -377,14 +384,31 @@ class Run:
         contrasts: Contrasts,
         *,
         objective: Objective | None = None,
+        depth: float = 1.0,
         **settings: Any,
     ) -> PolicyHandle:
         """A reward model: the policy's backbone with a scalar head (or a reward model, refitted), trained on
-        preferences (Bradley-Terry, the default) or on labelled points."""
+        preferences (Bradley-Terry, the default) or on labelled points. ``depth``: the share of its layers that the
+        backbone keeps."""
         from prefine.objectives import bradley_terry
 
         objective = objective or bradley_terry()
-        return self.train(self._headed(policy), contrasts, objective=objective, label="fit a reward model", **settings)
+        headed = self._headed(policy, depth)
+        return self.train(headed, contrasts, objective=objective, label="fit a reward model", **settings)
+
+    def critic(self, model: PolicyHandle) -> PolicyHandle:
+        """A value model: a reward model's backbone and head, or a policy's backbone under a fresh head, read before
+        every response token. ``logps`` gives its values, and ``train`` fits it, as if they were log-probabilities."""
+        key = self._key("policy", backbone=model, head="value", seed=self.seed)
+
+        def make(work: Path, out: Path, stage: Stage) -> dict[str, Any]:
+            from prefine.policies import ValueModel
+
+            torch.manual_seed(seed_of(key) % 2**63)
+            ValueModel.of(model.fresh()).save(out)
+            return {}
+
+        return PolicyHandle(key, self._make("policy", key, make, label="value head", total=None), self.placement)
 
     def merge(self, weights: Mapping[PolicyHandle, float], *, label: str = "") -> PolicyHandle:
         """Weight arithmetic: the sum of weight x parameters, in float64, saved in the first policy's form."""
@@ -570,17 +594,18 @@ class Run:
 
         return slates_at(key, self._make("slates", key, make, label=label, total=None))
 
-    def _headed(self, policy: PolicyHandle) -> PolicyHandle:
+    def _headed(self, policy: PolicyHandle, depth: float) -> PolicyHandle:
         """The policy's backbone with a fresh scalar head, or the reward model it already is."""
         from prefine.policies import RewardModel, kind_of
 
         if kind_of(policy.path) == RewardModel.kind:
             return policy
-        key = self._key("policy", backbone=policy, head="scalar", seed=self.seed)
+        part = {} if depth == 1 else {"depth": depth}
+        key = self._key("policy", backbone=policy, head="scalar", seed=self.seed, **part)
 
         def make(work: Path, out: Path, stage: Stage) -> dict[str, Any]:
             torch.manual_seed(seed_of(key) % 2**63)
-            RewardModel.from_policy(policy.fresh()).save(out)
+            RewardModel.from_policy(policy.fresh(), depth).save(out)
             return {}
 
         return PolicyHandle(key, self._make("policy", key, make, label="scalar head", total=None), self.placement)

@@ -14,6 +14,7 @@ from prefine import launch
 from prefine.cli import main
 from prefine.compare import method_of
 from prefine.errors import InputError
+from prefine.report.compare import read_methods
 from prefine.run import Run
 from prefine.store import read_jsonl
 
@@ -39,6 +40,12 @@ def done(good: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "three"
     assert main(words(good, out)) == 0
     return out
+
+
+def named(good: Path) -> None:
+    """named.jsonl: the pairs, and who labelled them."""
+    rows = [json.loads(line) for line in (good / "pairs.jsonl").read_text().splitlines()]
+    TINY["write"](good / "named.jsonl", [{**row, "annotator": f"a{i % 3}"} for i, row in enumerate(rows)])
 
 
 def made(out: Path, verb: str) -> list[str]:
@@ -68,8 +75,11 @@ def test_all_see_the_data_in_the_same_order(good: Path, tmp_path: Path, monkeypa
         return whole(job, tell)  # type: ignore[arg-type]
 
     monkeypatch.setattr(work.Trained, "__call__", note)
-    assert main(words(good, tmp_path / "two", "dpo", "simpo")) == 0
-    assert len(seeds) == 2 and len(set(seeds)) == 1
+    named(good)
+    assert main(words(good, tmp_path / "two", "dpo", "simpo", "lcpo:dpo", data="named")) == 0
+    assert len(seeds) == 3 and len(set(seeds)) == 1, "also where a method's pairs carry more (who labelled them)"
+    first = [read_jsonl(tmp_path / "two" / f / "metrics.jsonl")[0] for f in ("dpo", "simpo", "lcpo-dpo")]
+    assert len({row["chosen/logp"] for row in first}) == 1, "the same batch under the same weights"
 
 
 def test_the_report(done: Path) -> None:
@@ -109,6 +119,36 @@ def test_killed_in_the_middle_it_goes_on(good: Path, tmp_path: Path, monkeypatch
     assert len(made(out, "train")) == 2 and (out / "report.html").exists()
 
 
+def test_what_measuring_takes_is_no_cost_of_a_method(tmp_path: Path) -> None:
+    out = tmp_path / "world"
+    own = ["--world", "games", "--train-prompts=8", "--candidates=4", "--eval-prompts=6", "--batch-size=8"]
+    assert main(["compare", "dpo", "simpo", *own, "--out", str(out), "--threads=1", "--epochs=1"]) == 0
+    about = json.loads((out / "comparison.json").read_text())
+    costs = [method.spent for method in read_methods(out, about["methods"])]
+    assert [c.labels for c in costs] == [32, 32], "8 prompts of 4 responses; held-out ones are not counted"
+    assert not any(c.more for c in costs) and all(c.seconds > 0 and c.trained > 0 for c in costs)
+    figures = [m["figures"] for m in about["methods"]]
+    assert all({"reward", "kl", "length", "win_rate"} <= f.keys() for f in figures)
+    assert about["wins"][1][0] == pytest.approx(figures[0]["win_rate"]), (
+        "the matrix and the table are of the same samples"
+    )
+    assert about["wins"][2][0] == pytest.approx(figures[1]["win_rate"])
+
+
+def test_another_s_directory_is_left_alone(good: Path, done: Path, tmp_path: Path) -> None:
+    before = TINY["contents"](done / "dpo")
+    assert main(words(good, done / "dpo")) == 2
+    assert TINY["contents"](done / "dpo") == before
+    (tmp_path / "notes.txt").write_text("mine")
+    assert main(words(good, tmp_path)) == 2
+
+
+def test_the_report_is_written_again(done: Path) -> None:
+    (done / "report.html").unlink()
+    assert main(["report", str(done)]) == 0
+    assert "Each against each" in (done / "report.html").read_text()
+
+
 WRONG = {
     "unknown": (["dpo", "simpoo"], "simpo"),
     "unknown wrapper": (["dpo", "lcop:dpo"], "lcpo"),
@@ -132,15 +172,17 @@ def test_what_is_wrong_is_said_before_anything_runs(
 def test_a_method_whose_inputs_the_data_lacks(good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words(good, tmp_path / "out", "kto", "dpo", data="labels")) == 2
     assert "pairs" in capsys.readouterr().err
-    assert main(words(good, tmp_path / "out", "dpo", "weighted:dpo")) == 2
+    assert main(words(good, tmp_path / "out", "dpo", "weighted:dpo", "lcpo:dpo")) == 2
     said = capsys.readouterr().err
-    assert "weight" in said and "column" in said
+    assert "weighted:dpo: " in said and "column" in said and "leave out weighted:dpo" in said and "lcpo" not in said
+    assert main(words(good, tmp_path / "out", "dpo", "simpo", data="nowhere")) == 2
+    assert "leave out" not in capsys.readouterr().err, "no method's fault"
     assert not (tmp_path / "out").exists()
 
 
 def test_names_of_methods() -> None:
     assert method_of("dpo").system == "dpo" and method_of("dpo(beta=0.2)").options == {"beta": 0.2}
-    assert method_of("98").system == "rdpo"
+    assert method_of("98").system == "rdpo" and method_of("98(eps=0.2)").options == {"eps": 0.2}
     offline = method_of("robust(eps=0.2):dpo")
     assert offline.system == "offline" and offline.options == {"objective": "robust(eps=0.2):dpo"}
     assert method_of("slots(loss=hinge)").system == "offline"
@@ -179,8 +221,7 @@ def test_labels_and_references(good: Path, tmp_path: Path) -> None:
 
 
 def test_reliabilities_are_learnt_by_name(good: Path, tmp_path: Path) -> None:
-    rows = [json.loads(line) for line in (good / "pairs.jsonl").read_text().splitlines()]
-    TINY["write"](good / "named.jsonl", [{**row, "annotator": f"a{i % 3}"} for i, row in enumerate(rows)])
+    named(good)
     assert offline(good, tmp_path / "named", "--objective", "lcpo:dpo", data="named") == 0
     last = read_jsonl(tmp_path / "named" / "metrics.jsonl")[-1]
     assert {n for n in last if n.startswith("reliability/")} == {f"reliability/{k}" for k in range(3)}

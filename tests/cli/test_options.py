@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import pytest
 
+from prefine.catalogue import systems
+from prefine.config import Inputs
 from prefine.errors import InputError
 from prefine.options import convert, describe, of_dataclass, of_function, settable
 
@@ -118,3 +120,9 @@ def test_every_option_of_every_system_can_be_written_on_a_command_line() -> None
             assert settable(option.type), f"{system.key} --{option.name}: {option.type}"
             if option.default is not None:
                 assert option.convert(option.default) == option.default
+
+
+def test_no_recipe_has_an_option_that_a_flag_for_inputs_would_take() -> None:
+    """--candidates and --annotator say what a world brings: an option of that name could not be set."""
+    taken = set(Inputs.model_fields)
+    assert [(s.key, o) for s in systems() for o in s.options if o in taken] == []

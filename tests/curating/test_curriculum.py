@@ -70,6 +70,7 @@ def test_people_are_numbered() -> None:
         1,
         0,
     ]
+    assert values("annotator", of("a", "b", annotator=1042), of("a", "b", annotator=7)) == [1, 0]
 
 
 def test_what_is_missing_is_named_with_what_would_help() -> None:

@@ -135,6 +135,18 @@ def test_f_dpo_follows_its_equation(lam: float, seed: int) -> None:
     check(o.factual(0.2, lam), equation, dh, seed, hallucinated=flags)
 
 
+def test_a_pair_whose_chosen_response_hallucinates_is_turned_round() -> None:
+    logp = [torch.randn(4, dtype=F64) for _ in range(4)]
+    chosen, rejected, ref_chosen, ref_rejected = logp
+    one_way = Scores.of_pairs(*logp, hallucinated=torch.tensor([[1, 0]] * 4, dtype=F64))
+    other = Scores.of_pairs(
+        rejected, chosen, ref_rejected, ref_chosen, hallucinated=torch.tensor([[0, 1]] * 4, dtype=F64)
+    )
+    want = -torch.nn.functional.logsigmoid(0.2 * ((rejected - ref_rejected) - (chosen - ref_chosen) - 3.0))
+    torch.testing.assert_close(o.factual(0.2, 3.0)(one_way).per_contrast, want, rtol=0, atol=1e-12)
+    torch.testing.assert_close(o.factual(0.2, 3.0)(other).per_contrast, want, rtol=0, atol=1e-12)
+
+
 def test_without_a_margin_or_a_difference_it_is_dpo() -> None:
     for lam, flags in ((0.0, [[0, 1]] * 4), (10.0, [[0, 0], [1, 1]] * 2)):
         scores, _, _ = pairs(0, hallucinated=torch.tensor(flags, dtype=F64))

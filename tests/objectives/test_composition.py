@@ -17,6 +17,7 @@ from prefine.engine.reference import Moving, following
 from prefine.engine.settings import TrainSettings
 from prefine.engine.train import train
 from prefine.errors import InputError
+from prefine.fingerprint import key_of
 from prefine.objectives.needs import needs
 from prefine.objectives.readings import gathered
 from prefine.policies.tabular import Tabular
@@ -28,7 +29,8 @@ PROMPTS, ACTIONS = 6, 4
 
 # -- the grid
 
-WRAPPED = ["", *(f"{name}:" for name in o.WRAPPERS), "lcpo:length:", "weighted:robust:", "plus-likelihood:lcpo:"]
+ONCE = {factory: name for name, factory in o.WRAPPERS.items()}.values()  # one of several names for the same
+WRAPPED = ["", *(f"{name}:" for name in ONCE), "lcpo:length:", "weighted:robust:", "plus-likelihood:lcpo:"]
 ORDERS = [
     "shuffled",
     "plain",
@@ -39,7 +41,7 @@ ORDERS = [
 ]
 SCHEDULES = ["fixed", "synced:every=1", "trailing:alpha=0.5,every=1"]
 VALUES = {"weight": 0.5, "preference": 0.8, "margin": 0.5, "gap": 0.5, "annotator": 1.0, "level": 1.0,
-          "win": (0.7, 0.4), "score": (1.0, 0.2), "calibration": (1.0, 0.0)}  # fmt: skip
+          "win": (0.7, 0.4), "score": (1.0, 0.2), "calibration": (1.0, 0.0), "rationale": (0.0, 0.0)}  # fmt: skip
 
 
 def pair_losses() -> list[str]:
@@ -131,12 +133,15 @@ def test_all_named_curricula_are_in_the_grid() -> None:
         ("lcpo:dpo", {"lcpo": "dpo"}),
         ("robust(eps=0.2):simpo:beta=2.5", {"robust": {"eps": 0.2, "of": {"simpo": {"beta": 2.5}}}}),
         ("soft_labels:length(alpha=0.1):ipo", {"soft-labels": {"of": {"length": {"alpha": 0.1, "of": "ipo"}}}}),
+        (
+            "wpo:lcpo(eta=0.8):ipo(tau=0.3)",
+            {"wpo": {"of": {"lcpo": {"eta": 0.8, "of": {"ipo": {"tau": 0.3}}}}}},
+        ),
     ],
 )
 def test_text_and_yaml_say_the_same(text: str, same: object) -> None:
-    assert o.read(registry.read(text).text).__class__ is o.read(same).__class__  # type: ignore[arg-type]
-    if not isinstance(o.read(text), torch.nn.Module):
-        assert o.read(text) == o.read(same) == o.read(registry.read(text).text)  # type: ignore[arg-type]
+    keys = {key_of(objective=o.read(part)) for part in (text, same, registry.read(text).text)}  # type: ignore[arg-type]
+    assert len(keys) == 1
 
 
 def test_python_says_the_same() -> None:
@@ -144,6 +149,13 @@ def test_python_says_the_same() -> None:
     assert o.read("plus-likelihood(eta=0.3):length(alpha=0.1):dpo") == o.plus_likelihood(
         o.length_regularised(0.1, 0.1), 0.3
     )
+    made = o.read("wpo(calibration=none):lcpo(eta=0.8):ipo")
+    by_hand = o.on_policy(o.lcpo(o.ipo(), 0.8), "none")
+    assert key_of(objective=made) == key_of(objective=by_hand)
+
+
+def test_a_name_that_is_both_is_the_objective_alone_and_the_wrapper_before_another() -> None:
+    assert o.read("wpo(beta=0.2)") == o.wpo(0.2) == o.read("wpo:dpo(beta=0.2)")
 
 
 WRONG = {

@@ -350,3 +350,10 @@ def test_mapl_on_plain_pairs_is_dpo_and_bradley_terry() -> None:
     assert torch.equal(o.mapl_reward()(scores).per_contrast, o.bradley_terry()(scores).per_contrast)
     with pytest.raises(ValueError, match="as many chosen as rejected"):
         o.mapl()(made(12, [[1, -1, -1]])[0])
+
+
+def test_a_list_is_two_sets_to_an_objective_over_sets() -> None:
+    from prefine.objectives.needs import needs
+
+    assert needs(o.mpo_set()).sets and needs(o.pmpo()).sets and needs(o.add(o.pmpo(), o.dpo())).sets
+    assert not needs(o.dpo()).sets

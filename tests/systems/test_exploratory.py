@@ -158,6 +158,12 @@ def test_hypo_without_its_kl_is_dpo_on_the_parts(tmp_path: Path) -> None:
     )
 
 
+def test_hypo_has_no_more_rounds_than_pairs(tmp_path: Path) -> None:
+    run, base = started(tmp_path, epochs=1)
+    hypo_hybrid(run, base, pairs(run, 3), rounds=8)
+    assert lessons_of(run) == [1, 1, 1]
+
+
 def test_hypo_samples_on_other_prompts(tmp_path: Path) -> None:
     Tabular(["x", "q"], ACTIONS, [np.zeros(8), np.linspace(0, 1, 8)]).save(tmp_path / "two")
     run, _ = started(tmp_path, epochs=5)
@@ -195,6 +201,22 @@ def test_offline_vpo_is_the_adversarial_regulariser(tmp_path: Path) -> None:
     assert torch.allclose(probabilities(ours), probabilities(theirs), atol=1e-9)
 
 
+def test_pessimism_on_the_start_s_own_samples_is_a_forward_kl(tmp_path: Path) -> None:
+    """One step from pi = ref for the samples that were drawn: DPO's gradient and -alpha beta (e_y - pi), whose mean over
+    ref's samples is the gradient of alpha beta KL(ref||pi)."""
+    run, base = started(tmp_path, max_steps=1)
+    given, beta, alpha = pairs(run), 0.4, 1.5
+    own = run.sample(base, run.slates(curating.prompts_of(given)), n=1, role="start")
+    pi, one_hot = probabilities(base).numpy(), np.eye(8)
+    slope = np.zeros(8)
+    for contrast, slate in zip(given, own, strict=True):
+        w, l, y = (one_hot[ACTIONS.index(t)] for t in (contrast.response(0), contrast.response(1), slate.response(0)))
+        slope += (-0.5 * beta * (w - l) - alpha * beta * (y - pi)) / len(own)
+    want = torch.as_tensor(np.log(pi) - 0.5 * slope).softmax(0)
+    policy = vpo(run, base, given, beta=beta, alpha=alpha, calibration="other")
+    assert torch.allclose(probabilities(policy), want, atol=1e-12)
+
+
 @pytest.mark.parametrize("calibration", ["auto", "rejected", "chosen"])
 def test_online_vpo_makes_its_own_pairs(tmp_path: Path, calibration: str) -> None:
     run, base = started(tmp_path, epochs=2)
@@ -210,8 +232,6 @@ def test_vpo_says_what_it_lacks(tmp_path: Path) -> None:
     run, base = started(tmp_path)
     with pytest.raises(InputError, match="online mode needs prompts and a judge"):
         vpo(run, base, pairs(run), mode="online")
-    with pytest.raises(InputError, match="offline"):
-        vpo(run, base, pairs(run), calibration="other")
     with pytest.raises(InputError, match="mode"):
         vpo(run, base, pairs(run), mode="both")  # type: ignore[arg-type]
 
@@ -256,7 +276,7 @@ def test_what_the_pairs_never_show_is_what_dpo_runs_to(tmp_path: Path) -> None:
 
 def test_rso_keeps_samples_of_the_optimal_policy_and_pairs_them(tmp_path: Path) -> None:
     run, base = started(tmp_path, epochs=2)
-    policy = rso(run, base, pairs(run), prompts(run, 20), TABLE, candidates=24, n=4, beta=0.5, temperature=1.0)
+    policy = rso(run, base, pairs(run), prompts(run, 20), TABLE, pool=24, n=4, beta=0.5, temperature=1.0)
     assert lessons_of(run) == [40]  # 20 prompts, two pairs each of four distinct responses
     assert float((probabilities(policy).numpy() * REWARD).sum()) > float((probabilities(base).numpy() * REWARD).sum())
 
@@ -282,5 +302,5 @@ def test_rso_asks_a_comparing_judge_once_a_candidate(tmp_path: Path) -> None:
         return [[1 / (1 + np.exp(b - a)) for b in r] for a in r]
 
     run, base = started(tmp_path, epochs=1)
-    rso(run, base, pairs(run), prompts(run, 3), Compared(compare), candidates=10, n=2, temperature=1.0)
+    rso(run, base, pairs(run), prompts(run, 3), Compared(compare), pool=10, n=2, temperature=1.0)
     assert asked.count(2) == 3 * 10 + 3 and set(asked) == {2}

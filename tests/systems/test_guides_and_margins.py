@@ -18,6 +18,7 @@ from prefine.engine.settings import TrainSettings
 from prefine.errors import InputError
 from prefine.evaluation import every_candidate
 from prefine.judging.base import Scored
+from prefine.policies.q_values import q_values
 from prefine.policies.tabular import Tabular
 from prefine.run import Run
 from prefine.slate import Candidate, Contrast, Slate, group, pair, scores
@@ -25,7 +26,7 @@ from prefine.systems.objectives.bmc import bmc
 from prefine.systems.objectives.cpo_constrained import cpo_constrained, deltas
 from prefine.systems.objectives.pre_dpo import pre_dpo, starting_weights
 from prefine.systems.objectives.rpo_reward_aware import rpo_reward_aware
-from prefine.systems.objectives.sft_implicit_reward import q_values, sft_implicit_reward
+from prefine.systems.objectives.sft_implicit_reward import sft_implicit_reward
 
 SETTINGS = TrainSettings(lr=0.1, epochs=3, batch_size=64, schedule="constant", warmup=0.0)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 from pathlib import Path
 
 import pytest
 import torch
 
-from prefine import curating
+from prefine import curating, objectives
 from prefine.artifacts import PolicyHandle
 from prefine.curating.embedding import HashedWords
 from prefine.curating.instructions import GENERATORS, Instruction, instructed
@@ -91,8 +92,30 @@ def test_one_pair_a_prompt_has_no_local_order(tmp_path: Path) -> None:
     assert "global" in error.value.remedy
 
 
+def test_one_stage_is_dpo_on_the_best_against_the_others(tmp_path: Path) -> None:
+    run, policy = start(tmp_path)
+    two = run.slates([RATED.take([0, 3])])
+    plain = run.train(policy, run.curate(two, curating.best_against_each()), objective=objectives.dpo(0.1))
+    assert moved(policy, curry_dpo(run, policy, two, stages=1)) == moved(policy, plain)
+
+
+@pytest.mark.parametrize(("reference", "stages_count"), [("previous", 2), ("start", 1)])
+def test_optima_of_stages_add_up_where_the_reference_moves(tmp_path: Path, reference: str, stages_count: int) -> None:
+    """In each of two stages a beats b in 3 of 4 pairs: an exact optimum, beta (log-ratio of a - of b) = log 3."""
+    run, policy = start(tmp_path, max_steps=500)
+    rated = [
+        Slate("p", (Candidate("a"), Candidate("b")), {"score": scores(row)}, {"id": f"{gap} {i}"})
+        for gap in (3.0, 1.0)
+        for i, row in enumerate([[gap, 0.0]] * 3 + [[0.0, gap]])
+    ]
+    done = curry_dpo(run, policy, run.slates(rated), beta=0.5, stages=2, order="global", reference=reference)  # type: ignore[arg-type]
+    before, after = (p.load().logp_PA().detach()[0] for p in (policy, done))  # type: ignore[attr-defined]
+    gained = (after - before)[0] - (after - before)[1]
+    assert float(gained) == pytest.approx(stages_count * math.log(3) / 0.5, abs=1e-4)
+
+
 def test_the_reference_of_a_stage_is_the_policy_of_the_stage_before(tmp_path: Path) -> None:
-    """With exact soft labels log-ratios add up; here: by the journal of what was scored and trained."""
+    """By what is handed to the trainer: nothing (the policy as it starts), or the start."""
     run, policy = start(tmp_path)
     seen: list[tuple[str, str | None]] = []
     train = run.train

@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from prefine.engine.learner import LEARNT
 from prefine.engine.settings import TrainSettings
 from prefine.policies.tabular import Tabular
+from prefine.registry import Part
 from prefine.run import Run
-from prefine.slate import Candidate, Slate, pair
+from prefine.slate import Candidate, Contrast, Slate, pair
 from prefine.systems.evaluation.dpo_survey_liu import above, dpo_survey_liu, in_random_order, interval
 from prefine.systems.evaluation.dpo_survey_xiao import Third, accuracy, share_of, spearman
 from prefine.systems.objectives.lcpo import lcpo
@@ -95,3 +98,21 @@ def test_latent_labels_move_further_than_smoothed_ones(tmp_path: Path) -> None:
     latent = gap(lcpo(run, base, pairs, over="dpo(beta=1.0)"))  # type: ignore[arg-type]
     plain = gap(dpo_survey_liu(run, base, pairs, beta=1.0))  # type: ignore[arg-type]
     assert plain == pytest.approx(np.log(0.7 / 0.3), abs=0.02) and latent > plain + 0.2
+
+
+def test_every_annotator_has_a_reliability_whatever_they_are_called(tmp_path: Path) -> None:
+    """Annotator 7 is always right, annotator 1042 four times in ten wrong: two reliabilities, in that order."""
+    Tabular(["x"], ["good", "bad"], [[0.0, 0.0]]).save(tmp_path / "base")
+    settings = {"lr": 0.1, "batch_size": 20, "max_steps": 60, "schedule": "constant", "warmup": 0.0}
+    run = Run(tmp_path / "run", settings=TrainSettings.of(settings))
+    both, base = (Candidate("good"), Candidate("bad")), run.policy(tmp_path / "base")
+
+    def labelled(wrong: int, who: int) -> list[Contrast]:
+        slates = [Slate("x", both, meta={"id": f"{who}-{i}", "extra": {"annotator": who}}) for i in range(10)]
+        return [pair(s, int(i < wrong), int(i >= wrong)) for i, s in enumerate(slates)]
+
+    rows = run.slates([Slate("x", both)])
+    pairs = run.curate(rows, lambda slates, rng: labelled(4, 1042) + labelled(0, 7))
+    trained = lcpo(run, base, pairs, over=Part("dpo(beta=1.0)"))
+    seven, other = load_file(trained.path / LEARNT)["objective.eta_K"].tolist()
+    assert seven > 0.9 > other

@@ -98,7 +98,8 @@ class WorldSource:
         prompts = run.slates(self.world.prompts("test", count, 0), label="test prompts")
         pairs = None
         if _scores_text(self.world):
-            judged = run.judge(self.sampled(run, start, prompts), self.world.gold)
+            answers = self.sampled(run, start, prompts, label="held-out responses")
+            judged = run.judge(answers, self.world.gold, label="held-out judgement")
             pairs = _or_none(run, judged)
         return Yardstick(start, prompts, self.world.gold, pairs)
 
@@ -118,10 +119,8 @@ class WorldSource:
         drawn = self.world.prompts("train", self.inputs.train_prompts or 1, self.config.seed)
         return run.slates(drawn, label="train prompts")
 
-    def sampled(self, run: Run, start: PolicyHandle, prompts: Slates) -> Slates:
-        return run.sample(
-            start, prompts, n=self.inputs.candidates or CANDIDATES, role="start", label="responses to label"
-        )
+    def sampled(self, run: Run, start: PolicyHandle, prompts: Slates, label: str = "responses to label") -> Slates:
+        return run.sample(start, prompts, n=self.inputs.candidates or CANDIDATES, role="start", label=label)
 
     def labelled(self, run: Run, start: PolicyHandle, curator: curating.Curator) -> Contrasts:
         """What the annotator says of the base policy's responses; ties are left out."""

@@ -47,6 +47,7 @@ def compare(
     eval_prompts: Annotated[int | None, typer.Option(help="How many held-out prompts to measure on.")] = None,
     candidates: Annotated[int | None, typer.Option(help="Responses a prompt that a world's annotator labels.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where it goes (default: runs/compare-WORLD-SEED).")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over where another comparison was.")] = False,
     seed: Annotated[int, typer.Option(help="Decides everything random, the same for all.")] = 0,
     lora_rank: Annotated[int | None, typer.Option(help="Train adapters of this rank.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
@@ -86,7 +87,7 @@ def compare(
     })  # fmt: skip
     where = world or Path(str(model)).resolve().name
     place = launch.RUNS / f"compare-{where}-{seed}" if out is None else out
-    report = comparing.compare(comparing.prepare(methods or [], values, place), live())
+    report = comparing.compare(comparing.prepare(methods or [], values, place, fresh=fresh), live())
     _tell(place)
     console.out().print(f"report  {report}", markup=False)
 
@@ -96,11 +97,11 @@ def _tell(place: Path) -> None:
     import json
 
     from prefine.compare import FILE
-    from prefine.report.compare import COLUMNS, read_methods, row_of
+    from prefine.report.compare import read_methods, told
 
     about = json.loads((place / FILE).read_text())
-    rows = [row_of(method) for method in read_methods(place, about["methods"])]
-    console.table(["method", *COLUMNS], [[row["name"], *row["cells"]] for row in rows])
+    columns, rows = told(read_methods(place, about["methods"]))
+    console.table(["method", *columns], [[row["name"], *row["cells"]] for row in rows])
     if about["names"]:
         heads = about["names"]
         wins = [["" if win is None else f"{win:.0%}" for win in line] for line in about["wins"]]
@@ -138,16 +139,15 @@ def advise(
         out.print(Text(f"   because {advised.why}"))
         out.print(Text(f"   {advised.command}", "cyan"))
     if len(found) > 1:
-        names = " ".join(a.system.key for a in found)
-        out.print(Text(f"\nall of them on the same footing: prefine compare {names} --model MODEL --data {data}"))
+        out.print(Text(f"\nall of them on the same footing: {advising.together(found)}"))
 
 
 def _seen(facts: Any) -> list[list[str]]:
     """The facts in words."""
     forms = ", ".join(f"{count:,} {form}" for form, count in facts.serves.items() if count)
-    rows = [["it serves", forms]]
+    rows = [["it serves", forms or "prompts with answers"]]
     if facts.pairs:
-        noise = "not known: nothing is labelled twice, and there are no scores to compare with"
+        noise = "not known: nothing is labelled twice, and no score stands beside a label"
         if facts.noise is not None:
             noise = f"{facts.noise:.0%}: {facts.noise_from}"
         rows += [
@@ -157,6 +157,8 @@ def _seen(facts: Any) -> list[list[str]]:
             ["longer is chosen", f"{facts.longer_chosen:.0%} of pairs"],
             ["in common", f"{facts.similarity:.0%} of what chosen and rejected say (median)"],
         ]  # fmt: skip
+    if facts.answers:
+        rows.append(["gold answers", f"for {facts.answers:,} of {facts.slates:,} prompts"])
     rows.append(["annotators", f"{facts.annotators} ({facts.annotator_column})" if facts.annotators else "not said"])
     if facts.rationales:
         rows.append(["reasons", f"in the column {facts.rationales}"])

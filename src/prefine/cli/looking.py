@@ -17,13 +17,16 @@ def add_to(app: typer.Typer) -> None:
 
 
 def report(directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run's directory.")]) -> None:
-    """Write the report of a run, finished or not: one HTML file that needs nothing else.
+    """Write the report of a run, finished or not, or of a comparison: one HTML file that needs nothing else.
 
     Example: prefine report runs/demo
     """
+    from prefine.compare import FILE
+    from prefine.report.compare import write_comparison
     from prefine.report.html import write_report
 
-    console.out().print(str(write_report(directory)), markup=False)
+    write = write_comparison if (directory / FILE).exists() else write_report
+    console.out().print(str(write(directory)), markup=False)
 
 
 def runs(

@@ -45,6 +45,10 @@ def systems(
     if not chosen:
         asked = ", ".join(f"{name} {value}" for name, value in wanted.items())
         console.out().print(f"no system is at once: {asked}" + (f", of the family {family}" if family else ""))
+        for name, value in wanted.items():
+            keys = [s.key for s in entries if facets.fits(s.facets, {name: value})]
+            console.out().print(f"  {name} {value}: {', '.join(keys)}", markup=False)
+        console.out().print("parts of several may compose: docs, comparing methods")
         return
     rows = [[_number(s), s.key, s.family, ", ".join(s.inputs), s.title] for s in chosen]
     console.table(["no.", "key", "family", "needs", "title"], rows)

@@ -9,8 +9,10 @@ win_rates    win_rate_pairs
 lengths      length_balanced, length_matched
 points       points, labelled (for KTO), and over another curator: as_points, mismatched
 replay       replay_mix over another curator: some original contrasts among the new ones
-columns      with_columns over another curator: columns of the slates as values; need: an error where they are missing
+columns      with_columns over another curator: columns of the slates as values; with_scores: or what stands in for
+             scores; need: an error where they are missing
 groups       scored_groups, leveled_groups: whole groups with scores or preference levels
+rollouts     rollouts: samples with their rewards; with_moments: what their advantages are whitened by
 strengths    strongest_weakest by several annotators' votes
 factual      factual_order: pairs with flags of hallucination
 temporal     temporal_past, temporal_future: pairs across models
@@ -25,6 +27,9 @@ sets         accepted and rejected sets: sets, over labels: gathered
 staged       best_against_each, and stages of it from clear to close: local_stage, global_stage
 embedding    embedded: the prompt's vector as values
 multi_level  one response under two prompts, two pairs: multi_level (over pairs)
+goals        relabelled: every pair twice, under the score of each response as the goal; aimed: one goal for all
+logps        with_logps: log-probabilities under other policies as values
+rationales   with_rationales: the reason beside its pair, from the data, from aspects or written by a model
 
 ``find("length-balanced")`` gives a factory by name, ``make("extremes", by="gold")`` the curator.
 """
@@ -37,7 +42,7 @@ from typing import Any
 from prefine import registry
 from prefine.curating.base import Curator
 from prefine.curating.bridging import bridged, edit_requests
-from prefine.curating.columns import need, with_columns
+from prefine.curating.columns import need, with_columns, with_scores
 from prefine.curating.companions import accompanied, across, part, prompts_of, with_samples
 from prefine.curating.dimensions import check_dimensions, of_dimension
 from prefine.curating.embedding import embedded
@@ -52,17 +57,20 @@ from prefine.curating.extremes import (
     sweet_spot,
 )
 from prefine.curating.factual import factual_order
+from prefine.curating.goals import aimed, goals, relabelled
 from prefine.curating.groups import leveled_groups, scored_groups
 from prefine.curating.key_phrases import degraded
 from prefine.curating.kinds import both_kinds
 from prefine.curating.lengths import balanced_penalty, length_balanced, length_matched
 from prefine.curating.logged_pairs import beside_samples, both_orders
-from prefine.curating.member_values import with_scores
+from prefine.curating.logps import with_logps
 from prefine.curating.multi_level import multi_level
 from prefine.curating.pairs import all_pairs, ranked
 from prefine.curating.points import as_points, labelled, mismatched, points
 from prefine.curating.process import process_pairs, step_points
+from prefine.curating.rationales import with_rationales
 from prefine.curating.replay import mix, replay_counts, replay_mix
+from prefine.curating.rollouts import rollouts, with_moments
 from prefine.curating.sets import gathered, sets
 from prefine.curating.staged import best_against_each, global_stage, local_stage, with_likelihood_gap
 from prefine.curating.statistical import accept, accepted, alone, drawn_pairs
@@ -89,6 +97,7 @@ FACTORIES: Mapping[str, Callable[..., Curator]] = {
     "win-rates": win_rate_pairs,
     "scored-groups": scored_groups,
     "leveled-groups": leveled_groups,
+    "rollouts": rollouts,
     "strongest-weakest": strongest_weakest,
     "sets": sets,
     "best-against-each": best_against_each,
@@ -123,6 +132,7 @@ __all__ = [
     "accepted",
     "accompanied",
     "across",
+    "aimed",
     "all_pairs",
     "alone",
     "as_points",
@@ -147,6 +157,7 @@ __all__ = [
     "future_pair",
     "gathered",
     "global_stage",
+    "goals",
     "labelled",
     "length_balanced",
     "length_matched",
@@ -169,8 +180,10 @@ __all__ = [
     "prompts_of",
     "random_pairs",
     "ranked",
+    "relabelled",
     "replay_counts",
     "replay_mix",
+    "rollouts",
     "scored_groups",
     "sets",
     "step_points",
@@ -184,6 +197,9 @@ __all__ = [
     "win_rates",
     "with_columns",
     "with_likelihood_gap",
+    "with_logps",
+    "with_moments",
+    "with_rationales",
     "with_samples",
     "with_scores",
 ]

@@ -12,6 +12,7 @@ from typing import Any
 
 from prefine.curating.base import Curator, as_is
 from prefine.curating.columns import with_columns
+from prefine.errors import InputError
 from prefine.slate import Candidate, Contrast, Slate, labels, pair, prompt_text
 
 BUCKETS = ((0.0, 1.0), (1.0, 0.0), (0.0, 0.0), (1.0, 1.0))
@@ -67,6 +68,8 @@ def factual_order(flags: str = "hallucinated", at_most: tuple[int, ...] = (), cu
     >>> [(c.response(0), c.values) for c in factual_order()([pair(slate, 0, 1)], random.Random(0))]
     [('b', {'hallucinated': (0.0, 1.0)})]
     """
+    if at_most and len(at_most) != len(BUCKETS):
+        raise InputError(f"at_most has {len(at_most)} numbers", remedy="give four: for (0,1), (1,0), (0,0), (1,1)")
     return FactualOrder(flags, tuple(at_most), curator)
 
 

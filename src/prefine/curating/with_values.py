@@ -37,8 +37,9 @@ class WithValues:
         for contrast, value in zip(contrasts, found, strict=True):
             if value is None:
                 raise _lacking(contrast, name, self.columns.get(name, name))
-        places = {who: i for i, who in enumerate(sorted({v for v in found if isinstance(v, str)}))}
-        return [float(places[v]) if isinstance(v, str) else v for v in found if v is not None]
+        people = {v for v in found if isinstance(v, str) or (name in PEOPLE and isinstance(v, float))}
+        places: dict[Value | str | None, int] = {who: i for i, who in enumerate(sorted(people, key=_by_name))}
+        return [float(places[v]) if v in places else v for v in found if v is not None]  # type: ignore[misc]
 
 
 def with_values(names: str | tuple[str, ...], columns: Mapping[str, str] = MappingProxyType({})) -> WithValues:
@@ -51,6 +52,10 @@ def with_values(names: str | tuple[str, ...], columns: Mapping[str, str] = Mappi
     [{'annotator': 1.0}, {'annotator': 0.0}]
     """
     return WithValues(named(names), dict(columns))
+
+
+def _by_name(who: Any) -> tuple[bool, Any]:
+    return isinstance(who, str), who
 
 
 def has(contrast: Contrast, name: str, columns: Mapping[str, str] = MappingProxyType({})) -> bool:
@@ -116,6 +121,9 @@ WORKED_OUT: Mapping[str, Callable[[Contrast, str], Value | None]] = {
     "gap": _gap, "margin": _gap, "rating_gap": _gap, "preference": _probability,
 }  # fmt: skip
 """Values that can be worked out from scores and tables of comparisons."""
+
+PEOPLE = ("annotator",)
+"""Values that are ids of people: numbered from 0 like names, also where the data has numbers (say, 1042)."""
 
 SAY: Mapping[str, str] = {
     "annotator": 'who labelled each row, "annotator": "ana"',

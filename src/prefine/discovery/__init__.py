@@ -14,7 +14,7 @@ operations and numbers, and that is what is trained with.
 from __future__ import annotations
 
 from prefine.discovery.program import OPERATIONS, NotValid, Proposed
-from prefine.discovery.search import Attempt, best, search
+from prefine.discovery.search import Attempt, best, search, winner
 from prefine.discovery.tracing import check, read
 
-__all__ = ["OPERATIONS", "Attempt", "NotValid", "Proposed", "best", "check", "read", "search"]
+__all__ = ["OPERATIONS", "Attempt", "NotValid", "Proposed", "best", "check", "read", "search", "winner"]

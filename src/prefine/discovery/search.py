@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from prefine.discovery.dialogue import ARCHIVE, Conversation, Known, heard, idea_of, opening, worth, wrong
 from prefine.discovery.program import NotValid, Proposed
 from prefine.discovery.tracing import check, read
-from prefine.errors import RunStopped
+from prefine.errors import InputError, RunStopped
 
 Propose = Callable[[Conversation], str]
 """Who proposes: the conversation so far -> a reply."""
@@ -25,6 +25,12 @@ class Attempt:
     loss: Proposed | None
     fitness: float | None
     error: str = ""
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """For a run's notes."""
+        scored = {} if self.fitness is None else {"fitness": self.fitness}
+        return {"valid": float(self.fitness is not None), **scored}
 
 
 def search(
@@ -61,3 +67,12 @@ def best(attempts: Sequence[Attempt]) -> Attempt | None:
     """The attempt of highest fitness, the first of equals; None where none was valid."""
     scored = [a for a in attempts if a.fitness is not None]
     return max(scored, key=lambda a: float(a.fitness)) if scored else None  # type: ignore[arg-type]
+
+
+def winner(attempts: Sequence[Attempt]) -> Proposed:
+    """The loss of the best attempt; where none was valid, an InputError that says what was wrong with the last ones."""
+    found = best(attempts)
+    if found is None or found.loss is None:
+        errors = "; ".join(attempt.error for attempt in attempts[-3:])
+        raise InputError(f"none of {len(attempts)} proposals was a loss: {errors}", remedy="use another proposer")
+    return found.loss

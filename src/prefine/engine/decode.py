@@ -272,7 +272,7 @@ def refusal(model: nn.Module) -> str | None:
             try:
                 why = _tried(model)
             except NotInTrees as error:
-                why = str(error)
+                why = error.message
             except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError) as error:
                 why = f"a trial failed: {(str(error).splitlines() or [type(error).__name__])[0][:200]}"
             if why is not None:

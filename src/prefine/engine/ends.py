@@ -1,9 +1,9 @@
-"""Hidden states at the ends of rows: what a scalar head reads of a response as a whole.
+"""Hidden states at the ends of rows: what a scalar head reads of a response as a whole; and before every token.
 
-The same two ways as log-probabilities go (``engine.score``): padded rows, and prefix trees where that saves more
-than it costs and the model can.
+Ends go the same two ways as log-probabilities do (``engine.score``): padded rows, and prefix trees where that
+saves more than it costs and the model can.
 
-Shapes: N rows, L their padded length, D hidden size, U the different ends among them.
+Shapes: N rows, L their padded length, T the longest response, D hidden size, U the different ends among them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Ids = Sequence[int]
 
 def end_hidden(model: nn.Module, rows: Sequence[Ids], *, route: str = "auto") -> Tensor:
     """(N, D) what the model's backbone gives at the last token of every row. Differentiable."""
-    return ROUTES[route](model, rows)
+    return ROUTES[score.chosen(route)](model, rows)
 
 
 def padded_ends(model: nn.Module, rows: Sequence[Ids]) -> Tensor:
@@ -51,6 +51,19 @@ def auto_ends(model: nn.Module, rows: Sequence[Ids]) -> Tensor:
     if forest is not None and tree_route.refusal(model, head=False) is None:
         return tree_ends(model, rows, forest)
     return padded_ends(model, rows)
+
+
+def hidden_before(model: nn.Module, rows: Sequence[Row], width: int) -> Tensor:
+    """(N, T, D) what the backbone gives at the place before every response token: what predicts it has seen neither
+    the token nor what follows. Past a response's end: what is there, to be masked. One padded forward pass."""
+    if not all(row.prompt for row in rows):
+        raise ValueError("a row without a prompt token has nothing that its first response token follows")
+    padded = score.pad_rows([row.prompt + row.response for row in rows], device=next(model.parameters()).device)
+    hidden_NLD = score.forward_hidden(model, padded)
+    first_N = torch.tensor([len(row.prompt) - 1 for row in rows], device=hidden_NLD.device)
+    place_NT = first_N[:, None] + torch.arange(width, device=hidden_NLD.device)
+    rows_N1 = torch.arange(len(rows), device=hidden_NLD.device)[:, None]
+    return hidden_NLD[rows_N1, place_NT.clamp(max=hidden_NLD.shape[1] - 1)]
 
 
 def _asking(rows: Sequence[Ids]) -> list[Row]:

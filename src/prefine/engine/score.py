@@ -14,6 +14,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 from weakref import WeakKeyDictionary
@@ -54,7 +55,25 @@ def logp_of(
     float32 or better.
     """
     longest = max((len(row.response) for row in rows), default=0)
-    return ROUTES[route](model, rows, longest if width is None else width, with_prompt=with_prompt)
+    return ROUTES[chosen(route)](model, rows, longest if width is None else width, with_prompt=with_prompt)
+
+
+_LAYOUT: ContextVar[str] = ContextVar("layout", default="auto")
+
+
+@contextmanager
+def laid_out(layout: str) -> Iterator[None]:
+    """Inside, what is left to "auto" goes in this layout (a name of ``ROUTES``)."""
+    token = _LAYOUT.set(layout)
+    try:
+        yield
+    finally:
+        _LAYOUT.reset(token)
+
+
+def chosen(route: str = "auto") -> str:
+    """The route that is taken: "auto" is what ``laid_out`` says, if anything."""
+    return _LAYOUT.get() if route == "auto" else route
 
 
 # -- the padded route

@@ -32,6 +32,7 @@ from prefine.engine.learner import Learner, autocast, ready_to_train
 from prefine.engine.metrics import Log, figure_names, figures
 from prefine.engine.optim import factor
 from prefine.engine.reference import Arrays, Moving, Reference, followings_of, references_of
+from prefine.engine.score import laid_out
 from prefine.engine.settings import TrainSettings
 from prefine.engine.views import Readers
 from prefine.errors import InputError, RunStopped
@@ -86,7 +87,7 @@ def train(
     log = Log(figure_names(references), state)
     saved_at = time.perf_counter()
 
-    with random_state_kept(), ready_to_train(module, settings):
+    with random_state_kept(), ready_to_train(module, settings), laid_out(settings.layout):
         for step in range(start, steps):
             seeded(settings.seed, step, processes.rank())
             lr_factor = factor(settings.schedule, step, steps, settings.warmup)

@@ -12,6 +12,7 @@ annotated    what is known of the responses: prior_gap and mappo (rewards), fact
 distributions  the policy's distribution over K candidates against rewards' or labels': exo, exo_rewards
 discovered   losses a search found: discopop, discovered
 levels       groups on preference levels: trpa
+policy_gradient  a clipped surrogate on own samples: ppo (and its value model's ppo_value), grpo
 calibrated   a signed value of calibration responses beside a pair loss: vpo, xpo
 critic       an adversarial critic on the policy's own samples: spac
 sampled      the reverse KL from own samples, by its score function: hypo
@@ -32,6 +33,8 @@ token_masks  weights of tokens, learnt along or from activations: sparsepo
 degrees      telling how much of a response is gone, beside any loss: aware_of_degree, spo_degree
 stages       several dimensions in turn, earlier ones kept: sequential
 doubly_robust  a preference model on fresh samples, corrected on logged pairs: doubly_robust
+several_references  one virtual reference of several, or a loss each: mrpo, multi_dpo
+rationales   a rationale beside the pair: with_rationale, rationale_dpo, rationale_orpo
 
 sets         accepted against rejected sets: mpo_set, pmpo (and its optimum), SetContrast
 listwise     rankings: pro, plackett_luce
@@ -76,12 +79,24 @@ from prefine.objectives.noise import lcpo, robust
 from prefine.objectives.on_policy import OnPolicy, on_policy, wpo
 from prefine.objectives.pairwise import Pairs, bradley_terry, dpo, ipo, length_regularised, simpo
 from prefine.objectives.pointwise import Points, binary_cross_entropy, kto
+from prefine.objectives.policy_gradient import (
+    AgainstGroup,
+    Generalised,
+    Nearby,
+    Surrogate,
+    ValueFit,
+    grpo,
+    ppo,
+    ppo_value,
+)
+from prefine.objectives.rationales import Explained, rationale_dpo, rationale_orpo, with_rationale
 from prefine.objectives.regression import Regression, sppo, sppo_single
 from prefine.objectives.relative import Crossed, rpo_relative
 from prefine.objectives.reward_gaps import RewardGaps, reward_aware
 from prefine.objectives.sampled import ReverseKL, hypo
 from prefine.objectives.scores import Loss, Objective, Scores, Term, traits
 from prefine.objectives.sets import ReferenceKL, SetContrast, SetLikelihood, mpo_set, pmpo, pmpo_optimum
+from prefine.objectives.several_references import OneEach, VirtualRatio, mrpo, multi_dpo
 from prefine.objectives.slots import Divergent, slots
 from prefine.objectives.stages import sequential
 from prefine.objectives.token_masks import Masked, sparsepo
@@ -126,6 +141,8 @@ FACTORIES: Mapping[str, Callable[..., Objective]] = {
     "irepo": irepo,
     "mappo": mappo,
     "trpa": trpa,
+    "ppo": ppo,
+    "grpo": grpo,
     "factual": factual,
     "wpo": wpo,
     "uapo": uapo,
@@ -133,6 +150,10 @@ FACTORIES: Mapping[str, Callable[..., Objective]] = {
     "sparsepo": sparsepo,
     "spo-degree": spo_degree,
     "doubly-robust": doubly_robust,
+    "mrpo": mrpo,
+    "multi-dpo": multi_dpo,
+    "rationale-dpo": rationale_dpo,
+    "rationale-orpo": rationale_orpo,
 }
 """By name, for the command line and YAML."""
 
@@ -150,9 +171,12 @@ WRAPPERS: Mapping[str, Callable[..., Objective]] = {
     "plus-likelihood": plus_likelihood,
     "correlated": correlated,
     "on-policy": on_policy,
+    "wpo": on_policy,
     "aware-of-degree": aware_of_degree,
+    "rationale": with_rationale,
 }
-"""What can be put around an objective, by name: the objective is a factory's first argument."""
+"""What can be put around an objective, by name: the objective is a factory's first argument. A name may be both:
+``wpo`` is DPO with the weights that ``wpo:ipo`` puts on IPO."""
 
 
 def read(part: str | Mapping[str, Any] | registry.Spec) -> Objective:
@@ -165,7 +189,7 @@ def read(part: str | Mapping[str, Any] | registry.Spec) -> Objective:
     """
     spec = part if isinstance(part, registry.Spec) else registry.read(part)
     name = spec.name.lower().replace("_", "-")
-    if spec.of is None and name not in WRAPPERS:
+    if spec.of is None and (name in FACTORIES or name not in WRAPPERS):
         if name not in FACTORIES:
             registry.look_up("objective", {**FACTORIES, **WRAPPERS}, name)
         return make(spec.name, **spec.options)
@@ -174,7 +198,7 @@ def read(part: str | Mapping[str, Any] | registry.Spec) -> Objective:
             f"{spec.name} is put around an objective, and none is named",
             remedy=f"write {spec.name}:dpo, or another objective: {', '.join(sorted(FACTORIES))}",
         )
-    if name in FACTORIES:
+    if name in FACTORIES and name not in WRAPPERS:
         raise InputError(
             f"{spec.name} is an objective, nothing that is put around {spec.of.text}",
             remedy=f"what can be put around an objective: {', '.join(sorted(WRAPPERS))}",
@@ -203,6 +227,7 @@ __all__ = [
     "DIVERGENCES",
     "FACTORIES",
     "WRAPPERS",
+    "AgainstGroup",
     "Anchored",
     "Crossed",
     "Degree",
@@ -210,6 +235,8 @@ __all__ = [
     "Divergent",
     "Excess",
     "Expected",
+    "Explained",
+    "Generalised",
     "LengthGap",
     "Likelihood",
     "LogOdds",
@@ -219,8 +246,10 @@ __all__ = [
     "Masked",
     "Matched",
     "Measure",
+    "Nearby",
     "Objective",
     "OnPolicy",
+    "OneEach",
     "Pairs",
     "Points",
     "RandomTokens",
@@ -238,9 +267,12 @@ __all__ = [
     "Shortfall",
     "SignedSum",
     "Smoothed",
+    "Surrogate",
     "Term",
+    "ValueFit",
     "ValueGap",
     "Valued",
+    "VirtualRatio",
     "add",
     "aware_of_degree",
     "binary_cross_entropy",
@@ -257,6 +289,7 @@ __all__ = [
     "explored",
     "factual",
     "find",
+    "grpo",
     "hinge",
     "hypo",
     "ipo",
@@ -272,6 +305,8 @@ __all__ = [
     "mappo",
     "matching",
     "mpo_set",
+    "mrpo",
+    "multi_dpo",
     "on_policy",
     "orpo",
     "penalised",
@@ -279,8 +314,12 @@ __all__ = [
     "plus_likelihood",
     "pmpo",
     "pmpo_optimum",
+    "ppo",
+    "ppo_value",
     "prior_gap",
     "pro",
+    "rationale_dpo",
+    "rationale_orpo",
     "read",
     "reference_free",
     "regularised",
@@ -311,6 +350,7 @@ __all__ = [
     "vpo",
     "weighted",
     "with_margin",
+    "with_rationale",
     "wpo",
     "xpo",
 ]

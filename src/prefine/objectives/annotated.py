@@ -96,12 +96,27 @@ def mappo(
 # -- F-DPO: a margin for pairs that differ in factuality
 
 
-def factual(beta: float = 0.1, lam: float = 10.0, flags: str = "hallucinated", reference: str = "reference") -> Pairs:
+@dataclass(frozen=True)
+class Turned(Combination):
+    """An objective on pairs of which those whose chosen response has the flag, and the rejected one not, are
+    turned round."""
+
+    objective: Objective
+    flags: str
+
+    def __call__(self, scores: Scores) -> Loss:
+        chosen_G, rejected_G = scores.sides(scores.value(self.flags))
+        turned_N = (chosen_G > rejected_G)[scores.group_N]
+        return self.objective(replace(scores, role_N=torch.where(turned_N, -scores.role_N, scores.role_N)))
+
+
+def factual(beta: float = 0.1, lam: float = 10.0, flags: str = "hallucinated", reference: str = "reference") -> Turned:
     """Factuality-aware DPO (arXiv 2601.03027): L = -log sigma( beta ( h - lam (h_l - h_w) ) ).
 
     h the log-ratio gap of DPO, token sums; h_w, h_l the members' value ``flags``: 1 for a response with any
-    hallucination or error, 0 for a factual one. Pairs come with (h_w, h_l) = (1, 0) turned round (curator
-    ``factual_order``), so h_l - h_w is 0 or 1. lam is in units of the log-ratio; lam = 0 is DPO.
+    hallucination or error, 0 for a factual one. A pair with (h_w, h_l) = (1, 0) is turned round first (as the
+    curator ``factual_order`` does to the data), so h_l - h_w is 0 or 1. lam is in units of the
+    log-ratio; lam = 0 is DPO.
 
     >>> s = Scores.of_pairs([-1.0], [-3.0], [-2.0], [-2.0], hallucinated=torch.tensor([[0.0, 1.0]]))  # h = 2
     >>> round(float(factual(beta=1.0, lam=2.0)(s).mean(s)), 6)  # log 2
@@ -109,7 +124,7 @@ def factual(beta: float = 0.1, lam: float = 10.0, flags: str = "hallucinated", r
     """
     positive(beta=beta)
     at_least(0, lam=lam)
-    return Pairs(LogRatio(reference=reference), logistic, beta, ValueGap(flags, -beta * lam))
+    return Turned(Pairs(LogRatio(reference=reference), logistic, beta, ValueGap(flags, -beta * lam)), flags)
 
 
 # -- iREPO: the logit of the empirical preference as target

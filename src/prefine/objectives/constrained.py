@@ -47,7 +47,7 @@ class Rarity:
 
 @dataclass(frozen=True)
 class Shortfall:
-    """beta max(0, -Delta_ref) + gamma, at most ``cap``: the logit is asked to make up for the reference.
+    """beta max(0, -Delta_ref) + gamma: the logit is asked to make up for the reference, all of it.
 
     >>> s = Scores.of_pairs([0.0], [0.0], [-3.0], [-1.0])  # Delta_ref = -2
     >>> Shortfall(beta=0.5)(s).tolist()
@@ -56,12 +56,11 @@ class Shortfall:
 
     beta: float
     gamma: float = 0.0
-    cap: float = 5.0
     reference: str = "reference"
 
     def __call__(self, scores: Scores) -> Tensor:
         chosen_G, rejected_G = scores.sides(scores.sum(scores.references[self.reference]))
-        return (self.beta * (rejected_G - chosen_G).clamp(min=0) + self.gamma).clamp(max=self.cap)
+        return self.beta * (rejected_G - chosen_G).clamp(min=0) + self.gamma
 
 
 def constrained(
@@ -75,8 +74,9 @@ def constrained(
 ) -> Pairs:
     """Constrained preference optimisation (arXiv 2605.20834): DPO with a margin that the reference sets.
 
-    L = -log sigma( beta (Delta - Delta_ref) - m ), token sums, m a constant of the pair, at most ``cap``:
-    "stationary": m = gamma (1/ref(y_w) + 1/ref(y_l)), token-mean probabilities (``mean``) or whole ones;
+    L = -log sigma( beta (Delta - Delta_ref) - m ), token sums, m a constant of the pair:
+    "stationary": m = gamma (1/ref(y_w) + 1/ref(y_l)), at most ``cap``; ref a token's probability
+    in the geometric mean (``mean``), or the whole response's;
     "conservative": m = beta max(0, -Delta_ref) + gamma, which asks for Delta >= 0.
     gamma = 0 with "stationary" is DPO.
 
@@ -88,7 +88,7 @@ def constrained(
     at_least(0, gamma=gamma)
     margins: Mapping[str, Callable[[], Margin]] = {
         "stationary": lambda: Rarity(gamma, cap, mean, reference) if gamma else 0.0,
-        "conservative": lambda: Shortfall(beta, gamma, cap, reference),
+        "conservative": lambda: Shortfall(beta, gamma, reference),
     }
     made = one_of("margin", margin, margins)()
     return Pairs(LogRatio(reference=reference), smooth(logistic, label_smoothing), beta, made)

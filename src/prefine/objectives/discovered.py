@@ -1,8 +1,9 @@
 """Losses that a language model found, searching over pair losses (DiscoPOP, Lu et al., arXiv 2406.08414).
 
 With rho = h of DPO (the log-ratio gap, token sums), z = beta rho and S = z/0.05, which is rho at the search's own
-beta. The constants are the search's, nothing is detached. Three losses weigh two links by statistics of the
-batch, so their step is one batch (``whole_batch``).
+beta. The constants are the search's, nothing is detached. Where the paper's formulas and its released code differ
+(AQL's gate, the spread in AQFL, z/tau or z in PFL), this is the code. Three losses weigh two links by statistics of
+the batch, so their step is one batch (``whole_batch``).
 """
 
 from __future__ import annotations
@@ -66,8 +67,9 @@ def dbaql(z: Tensor) -> Tensor:
 
     Dynamic blending, adaptive quantile loss.
     """
-    c = torch.sigmoid(spread(z / TAU).square())
-    return c * logistic(z / 0.9) + (1 - c) * exponential(0.9 * z)
+    variance = spread(z / TAU).square()
+    # (1 - c) exp(-0.9 z) in logarithms: a batch that is far apart would be 0 times infinity.
+    return torch.sigmoid(variance) * logistic(z / 0.9) + torch.exp(F.logsigmoid(-variance) - 0.9 * z)
 
 
 def aql(z: Tensor) -> Tensor:

@@ -108,7 +108,8 @@ class SampledKL:
 
     def __call__(self, scores: Scores) -> Loss:
         own_N = (scores.role_N == 0).to(scores.logp_NT.dtype)
-        d_NT = -scores.ratio_NT(self.reference)
+        # Of samples alone: a logged response far below the reference would be 0 times infinity.
+        d_NT = torch.where(own_N[:, None] > 0, -scores.ratio_NT(self.reference), 0.0)
         kl_N = scores.sum(d_NT.exp() - d_NT - 1)
         return Loss.of(scores.over_group(own_N * kl_N) / scores.over_group(own_N).clamp(min=1))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import torch  # noqa: F401  (for the examples)
+import torch
 from torch import Tensor
 
 from prefine.objectives.combine import Sum, Weighted, add, scale, weighted
@@ -32,7 +32,8 @@ class Likelihood:
 
     def __call__(self, scores: Scores) -> Loss:
         on_side = scores.role_N == self.role
-        return Loss.of(-scores.over_group(self.measure(scores) * on_side), self.per)
+        # Not a product: what is infinite on the other side is none of this side's.
+        return Loss.of(-scores.over_group(torch.where(on_side, self.measure(scores), 0.0)), self.per)
 
 
 def token_sum(scores: Scores) -> Tensor:

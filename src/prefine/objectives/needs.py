@@ -42,6 +42,8 @@ class Needs:
     takes: tuple[str, ...]
     references: tuple[str, ...]
     reads_prompt: bool
+    sets: bool = False
+    """Whether a list is two sets to it, accepted and rejected, and not a ranking."""
     why: str = ""
     """What it says of pairs, where it takes no form at all."""
 
@@ -79,7 +81,11 @@ def needs(objective: Objective) -> Needs:
         takes |= dict.fromkeys(asked)
     names, reads_prompt, _ = traits(objective)
     optional = tuple(name for name in takes if name not in values)
-    return Needs(tuple(forms), tuple(values), optional, names, reads_prompt, why)
+    return Needs(tuple(forms), tuple(values), optional, names, reads_prompt, _of_sets(objective), why)
+
+
+def _of_sets(thing: object) -> bool:
+    return getattr(thing, "of_sets", False) or any(map(_of_sets, readings.inside(thing)))
 
 
 def _tried(objective: Objective, scores: Scores) -> tuple[list[str], list[str]]:

@@ -188,14 +188,25 @@ def gathered(thing: Any) -> dict[str, Reading]:
     The same name twice must mean the same thing.
     """
     found: dict[str, Reading] = dict(getattr(thing, "readings", None) or {})
-    for part in _inside(thing):
+    for part in inside(thing):
         for name, reading in gathered(part).items():
             if found.setdefault(name, reading) != reading:
                 raise ValueError(f"two parts of an objective read different things under the name {name!r}")
     return found
 
 
-def _inside(thing: Any) -> Iterable[Any]:
+def restored(objective: Any, tensors: Mapping[str, Tensor], size: Size) -> dict[str, nn.Module]:
+    """The readings that were learnt along, as they were at the end: from the tensors beside a trained model."""
+    made = {name: reading.made(size) for name, reading in gathered(objective).items()}
+    found = {name: part.eval() for name, part in made.items() if isinstance(part, nn.Module)}
+    for name, part in found.items():
+        begin = f"{name}."
+        part.load_state_dict({n.removeprefix(begin): t for n, t in tensors.items() if n.startswith(begin)})
+    return found
+
+
+def inside(thing: Any) -> Iterable[Any]:
+    """What an objective or a part of one is made of."""
     if isinstance(thing, tuple | list):
         return thing
     if is_dataclass(thing) and not isinstance(thing, type):

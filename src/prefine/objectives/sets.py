@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -60,6 +61,7 @@ class SetContrast:
     0.126928
     """
 
+    of_sets: ClassVar[bool] = True
     measure: Measure = LOG_RATIO
     beta: float = 1.0
     bonus: Callable[[Scores], Tensor] | None = None
@@ -134,6 +136,7 @@ class SetLikelihood:
     ([4.0], [1.0])
     """
 
+    of_sets: ClassVar[bool] = True
     role: int
     measure: Callable[[Scores], Tensor] = token_sum
     references: tuple[str, ...] = ()

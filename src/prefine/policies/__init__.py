@@ -26,6 +26,7 @@ __all__ = [
     "Row",
     "Sampling",
     "Tabular",
+    "ValueModel",
     "fingerprint_policy",
     "kind_of",
     "load_policy",
@@ -37,6 +38,7 @@ __all__ = [
 KINDS: Mapping[str, str] = {
     "causal-lm": "prefine.policies.causal_lm:CausalLM",
     "reward-model": "prefine.policies.reward_model:RewardModel",
+    "value-model": "prefine.policies.value_model:ValueModel",
     "tabular": "prefine.policies.tabular:Tabular",
     "endpoint": "prefine.policies.endpoint:Endpoint",
 }
@@ -94,6 +96,7 @@ def fingerprint_policy(path: str | Path) -> str:
 _LAZY: Mapping[str, str] = {
     "CausalLM": "causal_lm",
     "RewardModel": "reward_model",
+    "ValueModel": "value_model",
     "Tabular": "tabular",
     "Endpoint": "endpoint",
     "LoraSettings": "lora",

@@ -46,19 +46,29 @@ class RewardModel(TransformersPolicy):
         tokenizer.pad_token_id = self.pad
 
     @staticmethod
-    def from_policy(policy: CausalLM) -> RewardModel:
-        """The policy's own backbone (copied) under a head that begins at zero: every reward is 0 at first."""
+    def from_policy(policy: CausalLM, depth: float = 1.0) -> RewardModel:
+        """The policy's own backbone (copied) under a head that begins at zero: every reward is 0 at first.
+
+        ``depth``: the share of its layers that is kept, the first ones, for a smaller reward model.
+        """
         from transformers import AutoModelForSequenceClassification
 
         source = policy.model
         config = copy.deepcopy(source.config)
         config.num_labels = 1
+        text = config.get_text_config()
+        layers = text.num_hidden_layers
+        kept = max(1, round(depth * layers))
+        if kept != layers:
+            _shallower(text, kept)
         # transformers reads the last token that is not padding, so padding must not be the end token.
-        config.get_text_config().pad_token_id = _padding(policy.codec)
+        text.pad_token_id = _padding(policy.codec)
         try:
             model = AutoModelForSequenceClassification.from_config(config, dtype=source.dtype)
             plain = lora.merged(copy.deepcopy(source)) if policy.has_adapter else source
-            backbone(model).load_state_dict(backbone(plain).state_dict())
+            have = backbone(model).state_dict().keys()
+            state = backbone(plain).state_dict()
+            backbone(model).load_state_dict({n: w for n, w in state.items() if kept == layers or n in have})
             head = model.score
         except (ValueError, AttributeError, RuntimeError) as error:
             raise InputError(
@@ -133,6 +143,14 @@ class RewardModel(TransformersPolicy):
         inputs = {"attention_mask": padded.real_NL, "position_ids": padded.position_NL, "use_cache": False}
         taken = accepted(self.model)
         return self.model(padded.ids_NL, **{name: x for name, x in inputs.items() if name in taken}).logits
+
+
+def _shallower(text: Any, layers: int) -> None:
+    """A configuration with so many layers (some name the kind of every layer)."""
+    for name, value in list(vars(text).items()):
+        if isinstance(value, list) and name.endswith("layer_types"):
+            setattr(text, name, value[:layers])
+    text.num_hidden_layers = layers
 
 
 def _padding(codec: TextCodec) -> int:

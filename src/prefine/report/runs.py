@@ -185,7 +185,8 @@ def _by_round(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, 
 
 
 def _system(record: Record) -> str:
-    return str(record.config.get("system") or "?")
+    usual = "compare" if (record.path / "comparison.json").exists() else "?"
+    return str(record.config.get("system") or usual)
 
 
 def _rounds_asked(record: Record) -> int | None:

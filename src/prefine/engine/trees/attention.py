@@ -21,12 +21,16 @@ from torch import Tensor, nn
 from prefine.engine.trees import narrow
 from prefine.engine.trees.layout import Layout
 from prefine.engine.trees.pieces import by_path, in_pieces
+from prefine.errors import InputError
 
 NAME = "prefine_tree"
 
 
-class NotInTrees(ValueError):
+class NotInTrees(InputError, ValueError):
     """This model does something in its attention that a tree cannot honour."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, remedy="leave the layout at auto or padded: every row is then computed whole")
 
 
 # -- which kernel goes where

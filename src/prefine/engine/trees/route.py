@@ -118,15 +118,17 @@ def cut(model: nn.Module, rows: Sequence[Sequence[Row]], budget: int | None, *, 
     ``rows[i]`` are the rows of contrast i. In trees every different token counts once and nothing is padded, so
     a step is often one forward; where trees do not pay it is rows x the longest row.
     """
-    padded = microbatches(row_lengths(rows), budget)
+    padded, layout = microbatches(row_lengths(rows), budget), score.chosen()
     plain = sum(padded_tokens([[row for i in part for row in rows[i]]]) for part in padded)
     whole = all(row.prompt for members in rows for row in members)
-    if not whole or not _may_pay(model, plain) or refusal(model, head=head) is not None:
+    is_looked_at = layout == "tree" or (layout == "auto" and _may_pay(model, plain))
+    if not whole or not is_looked_at or refusal(model, head=head) is not None:
         return padded
     trees = [grow([row.prompt + row.response for row in members]) for members in rows]
     sizes = [sum(len(tree.ids_L) for tree in grown) for grown in trees]
     segments = sum(len(tree.segments) for grown in trees for tree in grown)
-    return even_parts(sizes, budget) if _pays(model, plain, sum(sizes), segments) else padded
+    in_trees = layout == "tree" or _pays(model, plain, sum(sizes), segments)
+    return even_parts(sizes, budget) if in_trees else padded
 
 
 def layout_of(tree: Tree, device: torch.device) -> Layout:
@@ -238,7 +240,7 @@ def _refusal(model: nn.Module, head: bool) -> str | None:
     try:
         return _tried(model, inner.config)
     except NotInTrees as error:
-        return str(error)
+        return error.message
     except TRIAL_ERRORS as error:
         return f"a trial failed: {(str(error).splitlines() or [type(error).__name__])[0][:200]}"
 

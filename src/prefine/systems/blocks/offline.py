@@ -45,6 +45,7 @@ def offline(
 
     objective: name, name(option=value) or wrapper:name; see `docs/objectives.md`.
     lessons: what the data is read as; auto is the first of pairs, labels, lists that the objective can learn from.
+    A list is a ranking, or, to an objective over sets, those above the mean score against those below.
     values: columns of the data that hold what the objective reads, as weight=confidence.
     curriculum: shuffled, plain, margin, length, similarity or value(name=level); with stages=3 in three stages.
     reference: start, none (every response equally likely), or the directory of another model.
@@ -53,7 +54,8 @@ def offline(
     """
     loss, order, how = objectives.read(objective), read_curriculum(curriculum), read_following(following)
     needed = needs(loss)
-    contrasts = _lessons(run, _form(objective, needed, lessons), {"pairs": pairs, "labels": labels, "lists": lists})
+    given = {"pairs": pairs, "labels": labels, "lists": lists}
+    contrasts = _lessons(run, _form(objective, needed, lessons), given, in_sets=needed.sets)
     columns = values or {}
     carried = (*needed.values, *(name for name in needed.takes if has(contrasts[0], name, columns)))
     if carried:
@@ -79,9 +81,10 @@ def _form(objective: str, needed: Needs, lessons: str) -> str:
     return form
 
 
-def _lessons(run: Run, form: str, given: Mapping[str, Contrasts | Slates | None]) -> Contrasts:
+def _lessons(run: Run, form: str, given: Mapping[str, Contrasts | Slates | None], in_sets: bool) -> Contrasts:
     found = given[form]
     if found is None:
         raise InputError(f"this objective learns from {form}, and there are none", remedy=f"give data with {form}")
-    make = {"pairs": None, "labels": curating.mismatched(as_is), "lists": curating.ranked("score")}[form]
+    of_lists = curating.sets("mean") if in_sets else curating.ranked("score")
+    make = {"pairs": None, "labels": curating.mismatched(as_is), "lists": of_lists}[form]
     return found if make is None else run.curate(found, make)  # type: ignore[return-value]

@@ -16,6 +16,7 @@ temperature 0.7 is all.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -37,7 +38,7 @@ SOURCES = {"rso": True, "sft": True, "direct": False}
 @system(
     117, "rso", "RSO: statistical rejection sampling improves preference optimization", family="data",
     paper="arXiv 2309.06657",
-    on_worlds={"lr": 1e-3, "epochs": 2, "candidates": 16, "n": 4, "temperature": 1.0},
+    on_worlds={"lr": 1e-3, "epochs": 2, "pool": 16, "n": 4, "temperature": 1.0},
     question="online", learning="offline, online", loss="logistic, hinge", shift="corrected",
 )  # fmt: skip
 def rso(
@@ -48,7 +49,7 @@ def rso(
     preference: Judge | None = None,
     *,
     source: Literal["rso", "sft", "direct"] = "rso",
-    candidates: int = 64,
+    pool: int = 64,
     n: int = 8,
     beta: float = 0.5,
     gamma: float = 0.05,
@@ -64,7 +65,7 @@ def rso(
     trusts it less).
 
     source: "rso"; "sft", n plain samples without rejection; "direct", the given pairs as they are.
-    candidates, n, beta: how many are drawn and kept, and how sharply (0: the best n, inf: any n).
+    pool, n, beta: how many candidates are drawn and kept, and how sharply (0: the best n, inf: any n).
     preference: a ranker at hand (--judge) in place of one fitted to the pairs. rounds: more than one goes on with
     the new policy as the proposal.
     """
@@ -83,7 +84,7 @@ def rso(
         if source == "sft":
             kept = run.sample(policy, part, n=n, temperature=temperature)
         else:
-            drawn = run.sample(policy, part, n=candidates + baselines, temperature=temperature)
+            drawn = run.sample(policy, part, n=pool + baselines, temperature=temperature)
             kept = run.slates(curating.alone(run.curate(run.judge(drawn, reward), keep)), label="accepted")
         lessons = run.curate(run.judge(kept, preference), draw_pairs)
         policy = run.train(policy, lessons, objective=objective)
@@ -112,13 +113,14 @@ def sources(lab: Lab, seed: int) -> Mapping[str, float]:
     test = lab.prompts(run, world, 96, split="test")
     ranker = BradleyTerry(erring(world.gold), scale=4.0)
     weak = run.sample(base, lab.prompts(run, world, 140, seed=1000 + seed), n=2, temperature=1.5)
-    given = run.curate(run.judge(weak, ranker), curating.drawn_pairs())
+    labelled = run.curate(run.judge(weak, ranker), curating.drawn_pairs())
+    given = run.curate(labelled, lambda pairs, rng: islice(pairs, 128))
     arms: Mapping[str, Mapping[str, Any]] = {
         "rso": {}, "sft": {"source": "sft"}, "direct": {"source": "direct"}, "sharp": {"beta": 0.01},
     }  # fmt: skip
     figures = {}
     for name, options in arms.items():
-        policy = rso(run, base, given, prompts, ranker, candidates=24, n=4, gamma=0.1, temperature=1.0, **options)
+        policy = rso(run, base, given, prompts, ranker, pool=24, n=4, gamma=0.1, temperature=1.0, **options)
         figures[f"gold_{name}"] = run.evaluate(policy, test, judge=world.gold, n=4)["reward"]
     return figures
 

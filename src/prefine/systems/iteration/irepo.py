@@ -80,22 +80,23 @@ def soft_and_hard_labels(lab: Lab, seed: int) -> Mapping[str, float]:
     """24 prompts with two actions each, an exact table; beta 1, the same number of steps for both."""
     votes, prompts = 9, [f"pair {i}" for i in range(24)]
     shares = np.random.default_rng(seed).binomial(votes, 0.8, size=len(prompts)) / votes
-    run = lab.run("votes", seed, lr=0.1, batch_size=24, schedule="constant", warmup=0.0, clip=None, save_every=10**6)
+    run = lab.run("votes", seed, optimizer="sgd", lr=3.0, schedule="constant", warmup=0.0, clip=None, batch_size=24)
     Tabular(prompts, ["a", "b"]).save(Path(run.dir) / "base")
     base = run.policy(Path(run.dir) / "base")
     slates = run.slates(Slate(p, (Candidate("a"), Candidate("b"))) for p in prompts)
     soft = run.curate(slates, lambda rows, rng: [pair(s, 0, 1, preference=p) for s, p in zip(rows, shares.tolist())])
     majority = [(0, 1) if p > 0.5 else (1, 0) for p in shares.tolist()]
+    towards = np.where(shares > 0.5, 1, -1)
     hard = run.curate(slates, lambda rows, rng: [pair(s, *sides) for s, sides in zip(rows, majority)])
 
     def margins(objective: objectives.Objective, pairs: object, steps: int) -> np.ndarray:
         trained = run.train(base, pairs, objective=objective, max_steps=steps).load()  # type: ignore[arg-type]
         logp = trained.logp_PA().detach().numpy()  # type: ignore[attr-defined]
-        return np.abs(logp[:, 0] - logp[:, 1]) if objective == objectives.dpo(1.0) else logp[:, 0] - logp[:, 1]
+        return logp[:, 0] - logp[:, 1]
 
     clipped = shares.clip(1 / (2 * votes), 1 - 1 / (2 * votes))
-    ours = [margins(objectives.irepo(1.0, 1 / (2 * votes)), soft, steps) for steps in (50, 500)]
-    theirs = [margins(objectives.dpo(1.0), hard, steps) for steps in (50, 500)]
+    ours = [margins(objectives.irepo(1.0, 1 / (2 * votes)), soft, steps) for steps in (20, 200)]
+    theirs = [towards * margins(objectives.dpo(1.0), hard, steps) for steps in (20, 200)]
     return {
         "irepo_error": float(np.abs(ours[0] - np.log(clipped / (1 - clipped))).max()),
         "irepo_moved": float(np.abs(ours[1] - ours[0]).max()),

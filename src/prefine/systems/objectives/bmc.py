@@ -19,8 +19,7 @@ aside). The editor's prompts are not in the release; ours is ``curating.bridging
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -34,7 +33,7 @@ from prefine.objectives.differing import differences
 from prefine.policies.base import Limits
 from prefine.registry import one_of
 from prefine.run import Run
-from prefine.slate import Candidate, Contrast, Slate, pair
+from prefine.worlds.mistakes import wrong_digit, wrong_solution
 
 STOPWORDS = """
 a about above after again against all am an and any are as at be because been before being below between
@@ -140,29 +139,3 @@ def one_wrong_digit(lab: Lab, seed: int) -> Mapping[str, float]:
         figures[f"{name}_accuracy"] = float(np.mean(digits))
         figures[f"{name}_margin"], figures[f"{name}_shared_change"] = float(np.mean(margins)), float(np.mean(shared))
     return figures
-
-
-def wrong_digit(slates: Iterable[Slate], rng: random.Random) -> Iterator[Contrast]:
-    """The worked solution against itself with another digit as the result of one step."""
-    for slate in slates:
-        right = solution(slate)
-        at = rng.choice([i + 1 for i, sign in enumerate(right) if sign == "=" and right[i + 2 : i + 3] == "\n"] or [0])
-        if at:
-            other = rng.choice([d for d in "0123456789" if d != right[at]])
-            both = (Candidate(right), Candidate(right[:at] + other + right[at + 1 :]))
-            yield pair(Slate(slate.prompt, both, meta=slate.meta), 0, 1)
-
-
-def wrong_solution(slates: Iterable[Slate], rng: random.Random) -> Iterator[Contrast]:
-    """The worked solution against that of another problem with another answer, as many pairs as ``wrong_digit``."""
-    rows = list(slates)
-    for slate in rows:
-        right = solution(slate)
-        if any(right[i + 2 : i + 3] == "\n" for i, sign in enumerate(right) if sign == "="):
-            other = rng.choice([s for s in rows if s.meta["answer"] != slate.meta["answer"]])
-            yield pair(Slate(slate.prompt, (Candidate(right), Candidate(solution(other))), meta=slate.meta), 0, 1)
-
-
-def solution(slate: Slate) -> str:
-    """The reference solution of a problem."""
-    return "\n".join([*slate.meta["steps"], f"#### {slate.meta['answer']}"])

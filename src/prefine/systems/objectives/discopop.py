@@ -21,24 +21,26 @@ trained policy's responses; the archive it starts from has the paper's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from prefine import objectives
+from prefine import curating, objectives
 from prefine.artifacts import Contrasts, PolicyHandle, Slates
 from prefine.catalogue import claim, system
 from prefine.claims import Lab
-from prefine.discovery import Attempt, Proposed, best, search
+from prefine.discovery import Attempt, Proposed, search, winner
 from prefine.discovery.examples import PROPOSALS, VALID
-from prefine.discovery.proposers import Scripted, find
+from prefine.discovery.proposers import find
 from prefine.errors import InputError
 from prefine.judging.base import Judge
+from prefine.objectives import Objective
 from prefine.policies.tabular import Tabular
 from prefine.registry import at_least
 from prefine.run import Run
-from prefine.slate import Candidate, Slate, pair
+from prefine.slate import Slate
+from prefine.store import read_jsonl
+from prefine.worlds.margins import Margins
 
 
 @system(
@@ -84,16 +86,11 @@ def discopop(
         return run.evaluate(trained[found], asked, judge=judge, name="fitness")["reward"]
 
     def tell(generation: int, attempt: Attempt) -> None:
-        scored = {} if attempt.fitness is None else {"fitness": attempt.fitness}
-        run.note(generation=generation, valid=float(attempt.fitness is not None), **scored)
+        run.note(generation=generation, **attempt.figures)
 
     attempts, conversation = search(propose, fitness, run.rounds(generations), tell=tell)
     run.slates([Slate(conversation, meta={"id": "search"})], label="the search's conversation")
-    found = best(attempts)
-    if found is None or found.loss is None:
-        errors = "; ".join(attempt.error for attempt in attempts[-3:])
-        raise InputError(f"none of {generations} proposals was a loss: {errors}", remedy="use another proposer")
-    return trained[found.loss]
+    return trained[winner(attempts)]
 
 
 @claim(
@@ -110,57 +107,43 @@ def discopop(
     ),
 )
 def the_trap(lab: Lab, seed: int) -> Mapping[str, float]:
-    """An exact table of 16 pairs with margins drawn by the seed, gradient descent with small steps; the search on 8
-    pairs of actions whose gold reward is the chosen one's."""
+    """16 pairs in a table, beta 1, gradient descent with small steps."""
     rng = np.random.default_rng(seed)
-    starts, beta = np.concatenate([rng.uniform(-0.4, 0.05, 8), rng.uniform(0.1, 0.4, 8)]), 1.0
-    names = [f"pair {i}" for i in range(16)]
+    world = Margins((*rng.uniform(-0.4, 0.05, 8), *rng.uniform(0.1, 0.4, 8)))
     run = lab.run(
         "trap", seed, lr=0.64, batch_size=16, optimizer="sgd", schedule="constant", warmup=0.0, clip=None,
         max_steps=800, save_every=10**6,
     )  # fmt: skip
+    start, reference = (run.policy(path) for path in world.saved(run.dir))
+    pairs = run.curate(run.judge(run.slates(world.slates()), world.gold), curating.extremes("gold"))
 
-    def table(name: str, gaps: np.ndarray) -> PolicyHandle:
-        Tabular(names, ["w", "l"], np.stack([gaps / 2, -gaps / 2], 1)).save(Path(run.dir) / name)
-        return run.policy(Path(run.dir) / name)
+    def margins(objective: Objective) -> np.ndarray:
+        return world.of(Tabular.load(run.train(start, pairs, objective=objective, reference=reference).path))
 
-    reference, policy = table("reference", np.zeros(16)), table("start", starts)
-    slates = run.slates(Slate(name, (Candidate("w"), Candidate("l"))) for name in names)
-    pairs = run.curate(slates, lambda rows, rng: [pair(s, 0, 1) for s in rows])
-
-    def margins(objective: objectives.Objective) -> np.ndarray:
-        done = run.train(policy, pairs, objective=objective, reference=reference).load()
-        logp = done.logp_PA().detach().numpy()  # type: ignore[attr-defined]
-        return logp[:, 0] - logp[:, 1]
-
-    dpo, lrml = margins(objectives.dpo(beta)), margins(objectives.discopop(beta))
+    dpo, lrml = margins(objectives.dpo(1.0)), margins(objectives.discopop(1.0))
     return {
         "dpo_least": float(dpo.min()),
         "trap_error": float(np.abs(lrml[:8] + 0.118570).max()),
         "lrml_right_least": float(lrml[8:].min()),
-        **_scripted_search(lab, seed),
+        **searched(lab, seed),
     }
 
 
-def _scripted_search(lab: Lab, seed: int) -> Mapping[str, float]:
+def searched(lab: Lab, seed: int) -> Mapping[str, float]:
+    """The recipe's search on 8 pairs, the proposals in an order that the seed draws."""
+    rng = np.random.default_rng(seed)
+    world, order = Margins(tuple(rng.normal(scale=0.4, size=8))), rng.permutation(list(PROPOSALS))
     run = lab.run("search", seed, lr=0.5, batch_size=8, schedule="constant", warmup=0.0, max_steps=20, save_every=10**6)
-    names = [f"pair {i}" for i in range(8)]
-    Tabular(names, ["w", "l"], np.random.default_rng(seed).normal(scale=0.3, size=(8, 2))).save(Path(run.dir) / "base")
-    base = run.policy(Path(run.dir) / "base")
-    slates = run.slates(Slate(name, (Candidate("w"), Candidate("l"))) for name in names)
-    pairs = run.curate(slates, lambda rows, rng: [pair(s, 0, 1) for s in rows])
-    trained: dict[str, float] = {}
-
-    def fitness(found: Proposed) -> float:
-        policy = run.train(base, pairs, objective=found).load()
-        trained[found.name] = float(policy.probabilities_PA()[:, 0].mean())  # type: ignore[attr-defined]
-        return trained[found.name]
-
-    order = np.random.default_rng(seed).permutation(len(PROPOSALS))
-    replies = tuple(list(PROPOSALS.values())[i] for i in order)
-    attempts, _ = search(Scripted(replies), fitness, range(len(replies)))
-    top = best(attempts)
+    start, _ = (run.policy(path) for path in world.saved(run.dir))
+    slates = run.slates(world.slates())
+    pairs = run.curate(run.judge(slates, world.gold), curating.extremes("gold"))
+    script, prompts = run.dir / "script.jsonl", run.bare(slates)
+    script.write_text("\n".join(PROPOSALS[name] for name in order))
+    done = discopop(run, start, pairs, prompts, world.gold, generations=len(order), proposer=f"script:{script}")
+    notes = read_jsonl(run.dir / "notes.jsonl")[-len(order) :]
+    trained = {name for name, note in zip(order, notes, strict=True) if note["valid"]}
+    reached = run.evaluate(done, run.slice(prompts, 0, 1), judge=world.gold)["reward"]
     return {
-        "trained_the_valid": float(set(trained) == VALID and sum(a.fitness is None for a in attempts) == 5),
-        "returned_the_best": float(top is not None and top.fitness == max(trained.values())),
+        "trained_the_valid": float(trained == VALID),
+        "returned_the_best": float(reached == max(note["fitness"] for note in notes if note["valid"])),
     }

@@ -15,7 +15,6 @@ scores are at temperature 1, so candidates are drawn at 1, which is the same met
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -25,11 +24,11 @@ from prefine.artifacts import Contrasts, PolicyHandle, Slates
 from prefine.catalogue import claim, system
 from prefine.claims import Lab
 from prefine.errors import InputError
-from prefine.judging.base import Judge, Scored
+from prefine.judging.base import Judge
 from prefine.policies.tabular import Tabular
 from prefine.registry import one_of
 from prefine.run import Run
-from prefine.slate import Slate
+from prefine.worlds.bumps import Bumps
 
 
 @system(
@@ -64,14 +63,17 @@ def exo(
     HH and TL;DR). eps: label smoothing of pairs. size: K; more candidates are split in consecutive groups.
     divergence: forward is the baseline DPO-rw.
     """
-    given = {"pairs": pairs, "lists": lists, "samples": None if prompts is None or judge is None else prompts}
-    if one_of("learn_from", learn_from, given) is None:
-        raise InputError(f"learn_from={learn_from} needs {learn_from}", remedy="give another learn_from, or that input")
+    needs = {"pairs": (pairs,), "lists": (lists,), "samples": (prompts, judge)}
+    if any(given is None for given in one_of("learn_from", learn_from, needs)):
+        wanted = {"samples": "prompts and a judge"}.get(learn_from, learn_from)
+        raise InputError(f"learn_from={learn_from} needs {wanted}", remedy="give that, or another learn_from")
     rewards = objectives.exo_rewards(beta, beta_r, divergence)
     if learn_from == "pairs":
         return run.train(policy, pairs, objective=objectives.exo(beta, eps))  # type: ignore[arg-type]
-    scored = lists if learn_from == "lists" else run.judge(run.sample(policy, prompts, n=n), judge)  # type: ignore
-    return run.train(policy, run.curate(scored, curating.scored_groups(size)), objective=rewards)  # type: ignore
+    if learn_from == "samples":
+        drawn = run.sample(policy, prompts, n=n, temperature=1.0, top_p=1.0)  # type: ignore[arg-type]
+        lists = run.judge(drawn, judge)  # type: ignore[arg-type]
+    return run.train(policy, run.curate(lists, curating.scored_groups(size)), objective=rewards)  # type: ignore[arg-type]
 
 
 @claim(
@@ -85,28 +87,15 @@ def exo(
     ),
 )
 def mode_seeking(lab: Lab, seed: int) -> Mapping[str, float]:
-    """A discretised Gaussian (features x and x^2, started at mean 1, std 1) on -6..6, uniform reference."""
-    x = np.linspace(-6, 6, 49)
-    actions = [f"{v:g}" for v in x]
-    reward = np.logaddexp(-((x - 3) ** 2) / 0.5, -((x + 3) ** 2) / 0.5)
-    features = np.stack([x / 3, (x / 3) ** 2], 1)[None]
+    """64 groups of 64 candidates of the uniform reference, beta = beta_r = 1; both start between the bumps."""
+    world = Bumps()
     run = lab.run("bumps", seed, lr=0.2, batch_size=4, schedule="constant", warmup=0.0, clip=None, max_steps=250)
-    start, uniform = (
-        Tabular(["x"], actions, features_PAD=features, theta_D=np.array(theta)) for theta in ([3.0, -4.5], [0.0, 0.0])
-    )
-    handles = []
-    for name, table in {"start": start, "uniform": uniform}.items():
-        table.save(Path(run.dir) / name)
-        handles.append(run.policy(Path(run.dir) / name))
-    prompts = run.slates([Slate("x", meta={"id": str(i)}) for i in range(64)])
-    drawn = run.sample(handles[1], prompts, n=64)
-    judged = run.judge(drawn, Scored(lambda slate: [float(reward[actions.index(c.text)]) for c in slate.candidates]))
-    groups = run.curate(judged, curating.scored_groups(64))
-    optimum = uniform.tilted(reward[None], 1.0)
+    start, uniform = (run.policy(path) for path in world.saved(run.dir))
+    drawn = run.sample(uniform, run.slates(world.prompts(64)), n=64)
+    groups = run.curate(run.judge(drawn, world.gold), curating.scored_groups(64))
     figures = {}
     for name, divergence in {"exo": "reverse", "dpo": "forward"}.items():
         objective = objectives.exo_rewards(1.0, 1.0, divergence)
-        policy = Tabular.load(run.train(handles[0], groups, objective=objective, reference=handles[1]).path)
-        figures[f"{name}_between"] = float(policy.probabilities("x").numpy()[np.abs(x) < 1.5].sum())
-        figures[f"{name}_kl"] = float(policy.kl(optimum)[0])
+        policy = Tabular.load(run.train(start, groups, objective=objective, reference=uniform).path)
+        figures |= {f"{name}_between": world.between(policy), f"{name}_kl": world.kl_to_optimum(policy, 1.0)}
     return figures

@@ -6,25 +6,25 @@ dh = h_l - h_w = 1, get a margin inside the sigmoid; all others are plain DPO:
 
     L = -log sigma( beta ( log pi(y_w)/ref(y_w) - log pi(y_l)/ref(y_l) - lambda dh ) ),   token sums
 
-lambda is in units of the log-ratio; lambda = 0 is DPO on the turned pairs. The data step of the paper is here too:
-a strict judge gives the flags (``factuality``), a model writes subtle errors into factual winners, and the corrupted
-text is put over the original, flags (1, 0), so that it is turned round (``corrupter``); ``at_most`` balances the
-four kinds (10000, 10000, 15000, 10000 in the paper).
+lambda is in units of the log-ratio; lambda = 0 is DPO on the turned pairs. The paper's data step is in
+``curating.factual``: flags from a strict judge (``factuality``), subtle errors written into factual winners, the
+corrupted text over the original with flags (1, 0), so that it is turned round (``corrupter``), and a balance of the
+four kinds of pairs (``at_most``; 10000, 10000, 15000, 10000 in the paper).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from statistics import fmean
 
 from prefine import curating, judging, objectives
 from prefine.artifacts import Contrasts, PolicyHandle
 from prefine.catalogue import claim, system
 from prefine.claims import Lab
-from prefine.curating.factual import BUCKETS, Inverted, ToCorrupt, as_slates, first_over_second
-from prefine.errors import InputError
+from prefine.curating.factual import Inverted, ToCorrupt, as_slates, first_over_second
 from prefine.judging.base import Scored
 from prefine.judging.flags import Flagged
+from prefine.policies import directory
 from prefine.run import Run
 
 
@@ -58,12 +58,10 @@ def f_dpo(
     --judge, a score below factual_from being a hallucination. at_most: pairs kept of each kind (0,1), (1,0), (0,0),
     (1,1). corrupter: a model that writes errors into so many (inversions) factual winners.
     """
-    objective = objectives.factual(beta, lam, flags)
+    objective, ordered = objectives.factual(beta, lam, flags), curating.factual_order(flags, at_most)
     judge = judging.find(factuality) if factuality else None
-    if at_most and len(at_most) != len(BUCKETS):
-        raise InputError(f"at_most has {len(at_most)} numbers", remedy="give four: for (0,1), (1,0), (0,0), (1,1)")
-    if corrupter and not Path(corrupter).is_dir():
-        raise InputError(f"there is no model directory {corrupter}", remedy="give corrupter=DIR of a model or endpoint")
+    if corrupter:
+        directory.find(corrupter)  # found missing now, not after the judge's work
     if judge is None:
         curating.need(pairs, flags)
     else:
@@ -73,12 +71,12 @@ def f_dpo(
         asked = run.slates(ToCorrupt(inversions, flags)(pairs, run.seed), label="answers to corrupt")
         written = run.sample(run.policy(corrupter), asked, temperature=0.8, role="teacher", label="corrupt")
         pairs = run.join(pairs, run.curate(written, Inverted(flags)))
-    return run.train(policy, run.curate(pairs, curating.factual_order(flags, at_most)), objective=objective)
+    return run.train(policy, run.curate(pairs, ordered), objective=objective)
 
 
 @claim(
     "f-dpo",
-    statement="Labels that reward a friendly phrase, with about 40% of the winners wrong: sampled answers of F-DPO are "
+    statement="Labels that reward a friendly phrase, with about 60% of the winners wrong: sampled answers of F-DPO are "
     "right at least 20 points more often than DPO's, and still friendlier than the base policy's.",
     baseline="dpo on the pairs as labelled",
     holds=lambda f: (
@@ -90,30 +88,23 @@ def facts_under_a_style_label(lab: Lab, seed: int) -> Mapping[str, float]:
     from prefine.worlds import facts
 
     world = lab.world("assistant")
-    run = lab.run("arms", seed, world=world, lr=1e-3, batch_size=32, epochs=2)
+    run = lab.run("arms", seed, world=world, lr=1e-3, epochs=2)
     base = lab.base(run, world)
-
-    def questions(n: int, split: str):  # type: ignore[no-untyped-def]
-        asked = [s for s in world.prompts(split, n, seed) if s.meta["kind"] == "fact"]
-        return run.slates(asked)
-
+    train, held_out = (
+        run.slates(s for s in lab.prompts(run, world, n, split=split) if s.meta["kind"] == "fact")
+        for split, n in (("train", 400), ("test", 160))
+    )
     style, truth = Scored(facts.polite), Scored(facts.correct, "correct")
-    drawn = run.sample(base, questions(400, "train"), n=8)
-    pairs = run.curate(run.judge(drawn, style), curating.extremes("score", top=2, bottom=2))
-    held_out = questions(160, "test")
-    lam, fact = 20.0, "python:prefine.worlds.facts:correct"
+    pairs = run.curate(run.judge(run.sample(base, train, n=8), style), curating.extremes(top=2, bottom=2))
     arms = {
         "start": base,
         "dpo": run.train(base, pairs, objective=objectives.dpo(0.1)),
-        "f_dpo": f_dpo(run, base, pairs, lam=lam, factuality=fact),
+        "f_dpo": f_dpo(run, base, pairs, lam=20.0, factuality="python:prefine.worlds.facts:correct"),
     }
-    figures: dict[str, float] = {}
-    for name, policy in arms.items():
-        judged = run.judge(run.judge(run.sample(policy, held_out, n=2), style), truth)
-        columns = {"correct": "correct", "polite": "score"}
-        for what, column in columns.items():
-            values = [v for slate in judged for v in slate.column(column)]
-            figures[f"{name}_{what}"] = sum(values) / len(values)
+    figures = {
+        f"{arm}_{what}": run.evaluate(policy, held_out, judge=judge, n=2)["reward"]
+        for arm, policy in arms.items()
+        for what, judge in (("correct", truth), ("polite", style))
+    }
     winners = run.judge(run.slates(as_slates(pairs)), truth)
-    figures["winners_wrong"] = 1 - sum(slate.column("correct")[0] for slate in winners) / len(winners)
-    return figures
+    return {**figures, "winners_wrong": 1 - fmean(slate.column("correct")[0] for slate in winners)}

@@ -56,11 +56,12 @@ def hypo_hybrid(
 
     lam: weight of the KL (about beta on small problems). k: samples a prompt. per_token: credit tokens, not
     responses; less noise on long ones. prompts: what to sample on (--prompts; the pairs' own prompts otherwise).
-    rounds: parts of the pairs, each with fresh samples; with a constant schedule they join up.
+    rounds: parts of the pairs (as many as there are pairs at most), each with fresh samples; with a constant schedule
+    they join up.
     """
     at_least(1 if per_token else 2, k=k)
     objective = objectives.hypo(beta, lam, "sampler", per_token)
-    start = policy
+    start, rounds = policy, min(rounds, len(pairs))
     for t in run.rounds(rounds):
         part = run.curate(pairs, curating.part(t, rounds))
         unlabelled = run.slates(curating.prompts_of(part)) if prompts is None else run.slice(prompts, t, rounds)

@@ -39,7 +39,7 @@ from prefine.worlds.loglinear import LogLinear
 @system(
     150, "lcpo", "LCPO: latent collective preference optimization, a general framework for robust LLM alignment",
     family="objective", paper="arXiv 2509.24159", on_worlds={"lr": 1e-3, "epochs": 2}, question="implicit-reward",
-    data="noisy-pairs, diverse-pairs",
+    data="noisy-pairs, diverse-pairs", reference="fixed, none",
 )  # fmt: skip
 def lcpo(
     run: Run,
@@ -49,7 +49,7 @@ def lcpo(
     over: Part = Part("dpo(beta=0.1)"),  # noqa: B008 (a text)
     eta: float = 0.9,
     momentum: float = 0.1,
-    annotator: str = "annotator",
+    by: str = "annotator",
 ) -> PolicyHandle:
     """Any pair loss on labels of unknown quality: each is weighed against its flip by how plausible it is.
 
@@ -58,11 +58,14 @@ def lcpo(
     apart by little, so trained on and on it trusts itself, margins grow beyond the truth and p is overconfident.
 
     over: the pair loss, as simpo(beta=2.5) or ipo. eta: the reliability that is assumed at first. momentum: how fast
-    it follows. annotator: the column that says who gave a label; without it all are one annotator's.
+    it follows. by: the column that says who gave a label; without it all are one annotator's.
     """
-    loss = objectives.lcpo(objectives.read(over), eta, momentum)
-    columns = {"annotator": annotator}
-    known = run.curate(pairs, with_values("annotator", columns)) if has(pairs[0], "annotator", columns) else pairs
+    loss, columns = objectives.lcpo(objectives.read(over), eta, momentum), {"annotator": by}
+    if not has(pairs[0], "annotator", columns):
+        return run.train(policy, pairs, objective=loss)
+    known = run.curate(pairs, with_values("annotator", columns))
+    people = 1 + int(max(float(c.values["annotator"]) for c in known))  # type: ignore[arg-type]
+    loss = objectives.lcpo(objectives.read(over), eta, momentum, annotators=people)
     return run.train(policy, known, objective=loss)
 
 

@@ -56,7 +56,8 @@ def pro(
     Use it with three or more ranked responses a prompt, from a base model, in one stage. Not with scores on a scale
     where gaps are large (hundreds): the temperatures are the gaps; then rank only (``gaps=False``).
 
-    sft: weight of imitating the best response, times (n - 1)^2. gaps: temperatures from scores, or all 1.
+    sft: weight of imitating the best response, times (n - 1)^2. gaps: temperatures from scores (of ranks: how many
+    places apart), or all 1.
     learn_from: lists (ranked or scored responses, --data) or samples: n of the policy, scored by the judge, in rounds.
     """
     given = {"lists": lists, "samples": None if prompts is None or judge is None else prompts}

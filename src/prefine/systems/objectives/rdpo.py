@@ -30,6 +30,7 @@ from prefine.worlds.loglinear import LogLinear
 @system(
     98, "rdpo", "rDPO: provably robust DPO, aligning language models with noisy feedback", family="objective",
     paper="arXiv 2403.00409", on_worlds={"lr": 1e-3, "epochs": 2}, question="implicit-reward", data="noisy-pairs",
+    reference="fixed, none",
 )  # fmt: skip
 def rdpo(
     run: Run,

@@ -16,17 +16,15 @@ has no source); K, the head's place, the two sides, gamma and drawing degrees on
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import torch
 
 from prefine import curating, objectives
 from prefine.artifacts import Contrasts, PolicyHandle
 from prefine.catalogue import claim, system
 from prefine.claims import Lab
-from prefine.objectives import Objective
-from prefine.policies.base import Limits
+from prefine.policies.probing import last_states, probe
 from prefine.run import Run
 
 
@@ -79,7 +77,7 @@ def spo_self_supervised(
 def probed(lab: Lab, seed: int) -> Mapping[str, float]:
     """The assistant world, all four degrees of both sides."""
     world = lab.world("assistant")
-    run = lab.run("degrees", seed, world=world, lr=1e-3, batch_size=16, max_steps=60)
+    run = lab.run("degrees", seed, world=world, lr=1e-3, batch_size=16, max_steps=40)
     base = lab.base(run, world)
 
     def pairs_of(split: str, n: int) -> Contrasts:
@@ -87,40 +85,21 @@ def probed(lab: Lab, seed: int) -> Mapping[str, float]:
         return run.curate(run.judge(slates, world.annotators["perfect"]), curating.extremes("score"))
 
     train, test = pairs_of("train", 128), pairs_of("test", 96)
-    more = run.curate(train, curating.degraded(4))
-    probed = run.curate(test, curating.degraded(4))
+    more, probed = run.curate(train, curating.degraded(4)), run.curate(test, curating.degraded(4))
+    degree_N, side_N = (np.concatenate([c.values[name] for c in probed]).astype(int) for name in ("degree", "of"))
+    variant_N = (degree_N >= 0) & (side_N > 0)
+    before_N = np.concatenate(run.logps(base, probed).sums())
     figures = {}
-    arms: dict[str, Objective] = {"dpo": objectives.dpo(0.1), "spo": objectives.spo_degree(0.1, 0.5, 4)}
-    for name, objective in arms.items():
-        policy = run.train(base, more, objective=objective)
-        states, degree, ratio = _variants(base, policy, probed)
-        figures[f"{name}_probe"] = _probe(states, degree)
-        figures |= {f"{name}_ratio_{k}": float(ratio[degree == k].mean()) for k in range(4)}
-        moved = np.asarray(run.logps(policy, test).sums()) - np.asarray(run.logps(base, test).sums())
-        figures[f"{name}_accuracy"] = float((moved[:, 0] > moved[:, 1]).mean())
+    arms = {
+        "dpo": run.train(base, train, objective=objectives.dpo(0.1)),
+        "spo": run.train(base, more, objective=objectives.spo_degree(0.1, 0.5, 4)),
+    }
+    for name, policy in arms.items():
+        ratio_N = np.concatenate(run.logps(policy, probed).sums()) - before_N
+        chosen, rejected = (ratio_N[(degree_N < 0) & (side_N == side)] for side in (1, -1))
+        figures[f"{name}_accuracy"] = float((chosen > rejected).mean())
+        figures |= {f"{name}_ratio_{k}": float(ratio_N[variant_N & (degree_N == k)].mean()) for k in range(4)}
+        states_ND = last_states(policy.load(), list(probed))[variant_N]
+        half = len(states_ND) // 8 * 4  # no response on both sides
+        figures[f"{name}_probe"] = probe(states_ND, degree_N[variant_N], half)
     return figures
-
-
-@torch.no_grad()
-def _variants(base: PolicyHandle, policy: PolicyHandle, pairs: Contrasts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(states of the last tokens, degrees, log-ratios) of the chosen responses' variants."""
-    from prefine.engine.batch import collate_contrasts, encode_contrasts
-
-    live, before = policy.load(), base.load()
-    contrasts = list(pairs)
-    batch = collate_contrasts(contrasts, encode_contrasts(live, contrasts, Limits()))
-    view: Any = live.view(batch)  # type: ignore[attr-defined]
-    ratio_N = (view.logp() - before.logp(batch)[0]).sum(-1)
-    states_ND = view.states_NSD[torch.arange(len(batch.rows)), view.length_N]
-    these = ((batch.values["degree"] >= 0) & (batch.values["of"] > 0)).numpy()
-    return states_ND.numpy()[these], batch.values["degree"].numpy()[these].astype(int), ratio_N.numpy()[these]
-
-
-def _probe(states: np.ndarray, degree: np.ndarray) -> float:
-    """Held-out accuracy of ridge regression on the degrees' indicators: fitted on one half, told on the other."""
-    x = np.hstack([(states - states.mean(0)) / (states.std(0) + 1e-6), np.ones((len(states), 1))])
-    half = len(x) // 2  # the variants of a response stand together, so halves share none
-    known, told = slice(0, half), slice(half, None)
-    gram = x[known].T @ x[known] + 10.0 * np.eye(x.shape[1])
-    weights = np.linalg.solve(gram, x[known].T @ np.eye(degree.max() + 1)[degree[known]])
-    return float(((x[told] @ weights).argmax(1) == degree[told]).mean())

@@ -7,9 +7,10 @@ J*(r) = -beta E_cal[ log pi_r - log ref ], so the policy is found at once:
     L = -log sigma( beta h ) + sign alpha beta E_{y ~ cal}[ log pi(y|x) - log ref(y|x) ]     sign +1 online, -1 offline
 
 h = log-ratio(y_w) - log-ratio(y_l), token sums, ref frozen throughout. Offline, cal is the chosen responses of the
-data: the gradient of 092 with eta = alpha, reached by another argument. Online every round compares two samples of
-the policy and learns from all rounds' pairs; cal is a sample of ref (``calibration="other"``), or the rejected
-responses. XPO (068) is cal = ref with one of the pair's responses from ref and alpha beta as its alpha.
+data: the gradient of 092 with eta = alpha, reached by another argument (on samples of ref, the term is alpha beta
+KL(ref||pi)). Online every round compares two samples of the policy and learns from all rounds' pairs; cal is a sample
+of ref (``calibration="other"``), or the rejected responses. XPO (068) is cal = ref with one of the pair's responses
+from ref and alpha beta as its alpha.
 
 Settled: signs and the calibration identity by derivation (a test). cal = ref online, alpha and its decay
 1/sqrt(t + 1) are reconstructed: the theory wants alpha of order 1/sqrt(T).
@@ -68,16 +69,15 @@ def vpo(
     if mode == "online" and (prompts is None or judge is None):
         raise InputError("the online mode needs prompts and a judge", remedy="give --prompts and --judge")
     cal = {"offline": "chosen", "online": "other"}.get(mode) if calibration == "auto" else calibration
-    if mode == "offline" and cal == "other":
-        raise InputError("offline nobody samples the start", remedy='calibrate on "chosen" or "rejected"')
     objective = objectives.vpo(beta, alpha, mode, cal, floor)
+    start = policy
+    if cal == "other" and (warm or mode == "offline"):
+        anchors = run.sample(start, run.slates(curating.prompts_of(pairs)), n=1, role="start")
+        pairs = run.curate((pairs, anchors), curating.with_samples)
     if mode == "offline":
         return run.train(policy, pairs, objective=objective)
     assert prompts is not None and judge is not None
-    start, seen = policy, None
-    if warm:
-        anchors = run.sample(policy, run.slates(curating.prompts_of(pairs)), n=1, role="start")
-        seen = run.curate((pairs, anchors), curating.with_samples)
+    seen = pairs if warm else None
     for t in run.rounds(rounds):
         part = run.slice(prompts, t, rounds)
         judged = run.judge(run.sample(policy, part, n=2), judge)

@@ -92,7 +92,7 @@ def trpa(
 def online_and_offline(lab: Lab, seed: int) -> Mapping[str, float]:
     """240 problems in 6 rounds of 8 samples, or the first round's 40 problems six times; sampled accuracy of 200."""
     world, rounds = lab.world("arithmetic"), 6
-    run = lab.run("arms", seed, world=world, lr=1e-3, batch_size=8)
+    run = lab.run("arms", seed, world=world, lr=1e-3, batch_size=8, schedule="constant", warmup=0.0)
     base, prompts = lab.base(run, world), lab.prompts(run, world, 40 * rounds)
     held_out, checker = lab.prompts(run, world, 200, split="test"), world.verifier
     assert checker is not None
@@ -106,10 +106,7 @@ def online_and_offline(lab: Lab, seed: int) -> Mapping[str, float]:
     pairs = run.curate(first, curating.all_pairs("verified", limit=4))
     steps = 5 * rounds
     two = {"reference": base, "old": base}
-    loose, tight = (
-        run.train(base, groups, objective=objectives.trpa(1.0, c=c), reference=two, schedule="constant", warmup=0.0)
-        for c in (0.1, 10.0)
-    )
+    loose, tight = (run.train(base, groups, objective=objectives.trpa(1.0, c=c), reference=two) for c in (0.1, 10.0))
     arms = {
         "start": base,
         "online": trpa(run, base, prompts, checker, rounds=rounds, n=8, beta=1.0, c=0.1),

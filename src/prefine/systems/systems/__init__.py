@@ -1,0 +1,1 @@
+"""Systems that change what training takes and nothing of what is learnt."""
