@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +119,26 @@ def link_or_copy(source: str, target: str) -> str:
     except OSError:
         shutil.copy2(source, target)
     return target
+
+
+def tokens_drawn(candidates: Sequence[Mapping[str, Any]]) -> int:
+    """Tokens of candidates as they are written down (words where the tokens are not known)."""
+    return sum(len(c.get("tokens") or c["text"].split()) for c in candidates)
+
+
+def over_steps(rows: Sequence[Mapping[str, float]], name: str) -> int:
+    """A number of every step added up over all, from the rows of metrics, which hold its means (so the same for a
+    run that was interrupted)."""
+    total, before = 0.0, 0.0
+    for row in rows:
+        total += row.get(name, 0.0) * (row["step"] - before)
+        before = row["step"]
+    return round(total)
+
+
+def counted(rows: Iterable[Any], tell: Callable[[int], None]) -> Iterator[Any]:
+    """The rows, and every now and then how many they were."""
+    for i, row in enumerate(rows):
+        yield row
+        if i % 256 == 255:
+            tell(i + 1)

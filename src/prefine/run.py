@@ -35,7 +35,7 @@ from prefine.artifacts import Contrasts, Logps, PolicyHandle, Rows, Slates, cont
 from prefine.cluster import Cluster
 from prefine.cluster.local import Here
 from prefine.cluster.work import Judged, Sampled, Scored, Trained
-from prefine.durable import in_parts, join_logps, line, link_or_copy, logps_in_parts
+from prefine.durable import counted, in_parts, join_logps, line, link_or_copy, logps_in_parts, over_steps, tokens_drawn
 from prefine.errors import InputError
 from prefine.fingerprint import key_of, seed_of
 from prefine.judging.base import Judge
@@ -205,7 +205,7 @@ class Run:
 
             def tell(done: int, lines: Sequence[Mapping[str, Any]]) -> None:
                 nonlocal tokens
-                tokens += sum(_drawn(line["candidates"][-n:]) for line in lines)
+                tokens += sum(tokens_drawn(line["candidates"][-n:]) for line in lines)
                 stage.update(done, tokens_per_second=tokens / max(time.monotonic() - started, 1e-9))
 
             in_parts(self.cluster, task, prompts, max(1, CHUNK // n), work, out / "slates.jsonl", tell)
@@ -255,7 +255,7 @@ class Run:
         def make(work: Path, out: Path, stage: Stage) -> dict[str, Any]:
             count = 0
             with (out / "contrasts.jsonl").open("wb") as file:
-                told = [_told(rows, stage) for rows in sources]
+                told = [counted(rows, stage.update) for rows in sources]
                 for contrast in curator(*told, random.Random(seed_of(key))):
                     file.write(line(contrast.to_json()))
                     count += 1
@@ -362,8 +362,8 @@ class Run:
             result = self.cluster.train(job, tell)
             rows = [{k: v for k, v in row.items() if not k.startswith("time/")} for row in result.metrics]
             write_text(out / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-            counted = {"tokens": "step_tokens", "responses": "step_responses", "cut": "step_cut"}
-            sums = {name: _over_steps(rows, each) for name, each in counted.items() if rows and each in rows[0]}
+            totals = {"tokens": "step_tokens", "responses": "step_responses", "cut": "step_cut"}
+            sums = {name: over_steps(rows, each) for name, each in totals.items() if rows and each in rows[0]}
             return {"contrasts": len(contrasts), "steps": result.steps, **sums}
 
         title = label or "train"
@@ -399,16 +399,10 @@ class Run:
     def critic(self, model: PolicyHandle) -> PolicyHandle:
         """A value model: a reward model's backbone and head, or a policy's backbone under a fresh head, read before
         every response token. ``logps`` gives its values, and ``train`` fits it, as if they were log-probabilities."""
+        from prefine.policies import ValueModel
+
         key = self._key("policy", backbone=model, head="value", seed=self.seed)
-
-        def make(work: Path, out: Path, stage: Stage) -> dict[str, Any]:
-            from prefine.policies import ValueModel
-
-            torch.manual_seed(seed_of(key) % 2**63)
-            ValueModel.of(model.fresh()).save(out)
-            return {}
-
-        return PolicyHandle(key, self._make("policy", key, make, label="value head", total=None), self.placement)
+        return self._built(key, "value head", lambda: ValueModel.of(model.fresh()))
 
     def merge(self, weights: Mapping[PolicyHandle, float], *, label: str = "") -> PolicyHandle:
         """Weight arithmetic: the sum of weight x parameters, in float64, saved in the first policy's form."""
@@ -602,41 +596,23 @@ class Run:
             return policy
         part = {} if depth == 1 else {"depth": depth}
         key = self._key("policy", backbone=policy, head="scalar", seed=self.seed, **part)
+        return self._built(key, "scalar head", lambda: RewardModel.from_policy(policy.fresh(), depth))
+
+    def _built(self, key: str, label: str, build: Callable[[], Any]) -> PolicyHandle:
+        """A policy made of another, not trained; what is random about it comes from the key."""
 
         def make(work: Path, out: Path, stage: Stage) -> dict[str, Any]:
             torch.manual_seed(seed_of(key) % 2**63)
-            RewardModel.from_policy(policy.fresh(), depth).save(out)
+            build().save(out)
             return {}
 
-        return PolicyHandle(key, self._make("policy", key, make, label="scalar head", total=None), self.placement)
+        return PolicyHandle(key, self._make("policy", key, make, label=label, total=None), self.placement)
 
     def _journal(self, event: str, verb: str, **row: Any) -> None:
         append_json(
             self.dir / "journal.jsonl",
             {"time": time.time(), "event": event, "verb": verb, "round": self.round, **row},
         )
-
-
-def _drawn(candidates: Sequence[Mapping[str, Any]]) -> int:
-    """Tokens of candidates as they are written down (words where the tokens are not known)."""
-    return sum(len(c.get("tokens") or c["text"].split()) for c in candidates)
-
-
-def _over_steps(rows: Sequence[Mapping[str, float]], name: str) -> int:
-    """A number of every step added up over all, from the rows of metrics, which hold its means (so the same for a
-    run that was interrupted)."""
-    total, before = 0.0, 0.0
-    for row in rows:
-        total += row.get(name, 0.0) * (row["step"] - before)
-        before = row["step"]
-    return round(total)
-
-
-def _told(rows: Rows[Any], stage: Stage) -> Iterator[Any]:
-    for i, row in enumerate(rows):
-        yield row
-        if i % 256 == 255:
-            stage.update(i + 1)
 
 
 def _name(part: Any) -> str:
