@@ -93,7 +93,7 @@ def mode_seeking(lab: Lab, seed: int) -> Mapping[str, float]:
     start, uniform = (run.policy(path) for path in world.saved(run.dir))
     drawn = run.sample(uniform, run.slates(world.prompts(64)), n=64)
     groups = run.curate(run.judge(drawn, world.gold), curating.scored_groups(64))
-    figures = {}
+    figures: dict[str, float] = {}
     for name, divergence in {"exo": "reverse", "dpo": "forward"}.items():
         objective = objectives.exo_rewards(1.0, 1.0, divergence)
         policy = Tabular.load(run.train(start, groups, objective=objective, reference=uniform).path)
