@@ -77,6 +77,18 @@ def one_of(option: str, given: str, allowed: Mapping[str, T]) -> T:
     return allowed[given]
 
 
+def given_for(option: str, choice: str, inputs: Mapping[str, T | None]) -> T:
+    """The input that an option's word chooses, which must have been given.
+
+    >>> given_for("learn_from", "pairs", {"pairs": "these", "labels": None})
+    'these'
+    """
+    found = one_of(option, choice, inputs)
+    if found is None:
+        raise InputError(f"{option}={choice} needs {choice}", remedy="give the other, or that input")
+    return found
+
+
 def positive(**options: float) -> None:
     """Every option a number above zero, or an error that names it."""
     for name, value in options.items():

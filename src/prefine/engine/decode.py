@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from prefine.engine import score
 from prefine.engine.allocator import keep_freed_memory
-from prefine.engine.decode_attention import NOWHERE, Block, How, Past, attending, configurations, register
+from prefine.engine.decode_attention import NOWHERE, Block, How, Past, attending, register
 from prefine.engine.trees import narrow, route
-from prefine.engine.trees.attention import NotInTrees, attend, in_tree
+from prefine.engine.trees.attention import NotInTrees, attend, configurations, in_tree
 from prefine.engine.trees.layout import Layout
 from prefine.engine.trees.tree import Tree, grow, pack
 

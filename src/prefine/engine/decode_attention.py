@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prefine.engine.trees.attention import IGNORED, NotInTrees, attend
+from prefine.engine.trees.attention import announce, attend, attention_named, expect_one_row
 
 NAME = "prefine_decode"
 
@@ -253,51 +253,23 @@ def _interface(
         return attend(
             module, query, key, value, attention_mask, dropout, scaling, sliding_window, softcap, s_aux, **others
         )
-    strange = sorted(name for name, x in others.items() if x is not None and name not in IGNORED)
-    if strange or others.get("is_causal") is False or not getattr(module, "is_causal", True):
-        raise NotInTrees(f"its attention is given {', '.join(strange) or 'no causal mask'}")
-    if attention_mask is not None or query.shape[0] != 1 or query.shape[2] != key.shape[2]:
-        raise NotInTrees("it makes attention masks or keys of its own")
-    if dropout > 0:
-        raise NotInTrees("it drops attention out")
+    expect_one_row(module, query, key, attention_mask, dropout, others, length=query.shape[2])
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     how = How(scale, sliding_window, softcap, s_aux)
     return ours(module, query.to(value.dtype), key.to(value.dtype), value, how), None
 
 
-def _mask(**kwargs: Any) -> Any:
-    if _ATTEND.get() is not None:
-        return None
-    from transformers.masking_utils import sdpa_mask
-
-    return sdpa_mask(**kwargs)
-
-
 def register() -> None:
     """Tell transformers about our attention. Again is harmless."""
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    ALL_ATTENTION_FUNCTIONS.register(NAME, _interface)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, _mask)
-
-
-def configurations(module: nn.Module) -> list[Any]:
-    """The configurations in which the module's layers look up their attention."""
-    found = {id(c): c for m in module.modules() if (c := getattr(m, "config", None)) is not None}
-    return [c for c in found.values() if "_attn_implementation_internal" in getattr(c, "__dict__", {})]
+    announce(NAME, _interface, _ATTEND)
 
 
 @contextmanager
 def attending(configs: Sequence[Any], ours: Attend) -> Iterator[None]:
     """Inside, the layers that look there attend by this function."""
-    held = [c._attn_implementation_internal for c in configs]
     token = _ATTEND.set(ours)
-    for c in configs:
-        c._attn_implementation_internal = NAME
     try:
-        yield
+        with attention_named(NAME, configs):
+            yield
     finally:
-        for c, name in zip(configs, held, strict=True):
-            c._attn_implementation_internal = name
         _ATTEND.reset(token)

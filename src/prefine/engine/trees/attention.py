@@ -9,7 +9,7 @@ The kernel is chosen by the kind of device (``KERNELS``): ``pieces`` on a CPU, `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -79,19 +79,7 @@ def attend(
 
         kwargs = {"dropout": dropout, "scaling": scaling, "softcap": softcap, **others}
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    strange = sorted(name for name, x in others.items() if x is not None and name not in IGNORED)
-    if strange or others.get("is_causal") is False:
-        raise NotInTrees(f"its attention is given {', '.join(strange) or 'no causal mask'}")
-    if (
-        attention_mask is not None
-        or query.shape[0] != 1
-        or not query.shape[2] == key.shape[2] == len(layout.tree.ids_L)
-    ):
-        raise NotInTrees("it makes attention masks or keys of its own")
-    if dropout > 0:
-        raise NotInTrees("it drops attention out")
-    if not getattr(module, "is_causal", True):
-        raise NotInTrees("its attention is not causal")
+    expect_one_row(module, query, key, attention_mask, dropout, others, length=len(layout.tree.ids_L))
     calls = _CALLS.get()
     if calls is not None:
         calls.append(sliding_window)
@@ -106,45 +94,78 @@ def attend(
     return out, None
 
 
-def _mask(**kwargs: Any) -> Any:
-    """No mask in a tree; outside one (another thread) the library's."""
-    if _LAYOUT.get() is not None:
-        return None
-    from transformers.masking_utils import sdpa_mask
+def expect_one_row(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float,
+    others: Mapping[str, Any],
+    *,
+    length: int,
+) -> None:
+    """Refuse what a model asks of its attention beside causal attention over one row of so many columns."""
+    strange = sorted(name for name, x in others.items() if x is not None and name not in IGNORED)
+    if strange or others.get("is_causal") is False:
+        raise NotInTrees(f"its attention is given {', '.join(strange) or 'no causal mask'}")
+    if attention_mask is not None or query.shape[0] != 1 or not query.shape[2] == key.shape[2] == length:
+        raise NotInTrees("it makes attention masks or keys of its own")
+    if dropout > 0:
+        raise NotInTrees("it drops attention out")
+    if not getattr(module, "is_causal", True):
+        raise NotInTrees("its attention is not causal")
 
-    return sdpa_mask(**kwargs)
 
+def announce(name: str, attention: Callable[..., Any], inside: ContextVar[Any]) -> None:
+    """Tell transformers about an attention of ours. Again is harmless.
 
-def register() -> None:
-    """Tell transformers about our attention. Again is harmless."""
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+    No mask is made where ``inside`` is set; elsewhere (another thread) it is the library's.
+    """
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    ALL_ATTENTION_FUNCTIONS.register(NAME, attend)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, _mask)
+    def mask(**kwargs: Any) -> Any:
+        return None if inside.get() is not None else sdpa_mask(**kwargs)
+
+    ALL_ATTENTION_FUNCTIONS.register(name, attention)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(name, mask)
+
+
+def configurations(module: nn.Module) -> list[Any]:
+    """The configurations in which the module's layers look up their attention."""
+    found = {id(c): c for m in module.modules() if (c := getattr(m, "config", None)) is not None}
+    return [c for c in found.values() if "_attn_implementation_internal" in getattr(c, "__dict__", {})]
+
+
+@contextmanager
+def attention_named(name: str, configs: Sequence[Any]) -> Iterator[None]:
+    """Inside, the layers that look there find the attention of this name."""
+    held = [c._attn_implementation_internal for c in configs]
+    for c in configs:
+        c._attn_implementation_internal = name
+    try:
+        yield
+    finally:
+        for c, before in zip(configs, held, strict=True):
+            c._attn_implementation_internal = before
 
 
 @contextmanager
 def in_tree(module: nn.Module, layout: Layout, calls: list[int | None] | None = None) -> Iterator[None]:
     """Inside, the module's attention is that of the tree. ``calls`` is told of every attention layer."""
-    register()
-    configs = {id(c): c for m in module.modules() if (c := getattr(m, "config", None)) is not None}
-    before = {i: vars(c)["_attn_implementation_internal"] for i, c in configs.items() if _has_choice(c)}
+    announce(NAME, attend, _LAYOUT)
+    configs = configurations(module)
     again: list[Any] = [m for m in module.modules() if getattr(m, "gradient_checkpointing", False)]
     again = [m for m in again if "_gradient_checkpointing_func" in vars(m)]
     saved = [vars(m)["_gradient_checkpointing_func"] for m in again]
 
     @contextmanager
     def switched() -> Iterator[None]:
-        held = {i: vars(configs[i])["_attn_implementation_internal"] for i in before}
         token, told = _LAYOUT.set(layout), _CALLS.set(calls)
-        for i in before:
-            configs[i]._attn_implementation_internal = NAME
         try:
-            yield
+            with attention_named(NAME, configs):
+                yield
         finally:
-            for i, name in held.items():
-                configs[i]._attn_implementation_internal = name
             _LAYOUT.reset(token)
             _CALLS.reset(told)
 
@@ -165,10 +186,6 @@ def in_tree(module: nn.Module, layout: Layout, calls: list[int | None] | None = 
 
 def _wrapped(checkpoint: Callable[..., Any], inside: Callable[..., Any]) -> Callable[..., Any]:
     return lambda layer, *args, **kwargs: checkpoint(partial(inside, layer), *args, **kwargs)
-
-
-def _has_choice(config: Any) -> bool:
-    return "_attn_implementation_internal" in getattr(config, "__dict__", {})
 
 
 # -- which models can

@@ -26,10 +26,9 @@ from prefine import curating, objectives
 from prefine.artifacts import PolicyHandle, Slates
 from prefine.catalogue import claim, system
 from prefine.claims import Lab
-from prefine.errors import InputError
 from prefine.judging.base import Judge
 from prefine.objectives import Objective, Scores
-from prefine.registry import one_of
+from prefine.registry import given_for
 from prefine.run import Run
 
 
@@ -64,14 +63,13 @@ def mpo_set(
     most: only so many of either side (the paper keeps the top 2 and the bottom 2 of 5).
     """
     given = {"lists": lists, "samples": None if prompts is None or judge is None else prompts}
-    if one_of("learn_from", learn_from, given) is None:
-        raise InputError(f"learn_from={learn_from} needs {learn_from}", remedy="give the other, or that input")
+    source = given_for("learn_from", learn_from, given)
     objective = objectives.mpo_set(beta, alpha, power, signed)
     split = curating.sets("mean", most=most)
     if learn_from == "lists":
-        return run.train(policy, run.curate(lists, split), objective=objective)  # type: ignore[arg-type]
+        return run.train(policy, run.curate(source, split), objective=objective)
     for t in run.rounds(rounds):
-        slates = run.sample(policy, run.slice(prompts, t, rounds), n=n)  # type: ignore[arg-type]
+        slates = run.sample(policy, run.slice(source, t, rounds), n=n)
         policy = run.train(policy, run.curate(run.judge(slates, judge), split), objective=objective)  # type: ignore[arg-type]
         run.watch(policy)
     return policy

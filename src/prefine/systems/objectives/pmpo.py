@@ -25,11 +25,10 @@ from prefine import curating, objectives
 from prefine.artifacts import Contrasts, PolicyHandle, Slates
 from prefine.catalogue import claim, system
 from prefine.claims import Lab
-from prefine.errors import InputError
 from prefine.judging.annotators import dice
 from prefine.judging.base import Judge, Scored
 from prefine.policies.tabular import Tabular
-from prefine.registry import one_of
+from prefine.registry import given_for
 from prefine.run import Run
 from prefine.slate import REJECTED, Slate
 from prefine.worlds.bandit import Bandit
@@ -65,16 +64,15 @@ def pmpo(
     round) or labels (--data; the reference stays, and n samples of it a prompt say where it covers).
     """
     given = {"labels": labels, "samples": None if prompts is None or judge is None else prompts}
-    if one_of("learn_from", learn_from, given) is None:
-        raise InputError(f"learn_from={learn_from} needs {learn_from}", remedy="give the other, or that input")
+    source = given_for("learn_from", learn_from, given)
     objective = objectives.pmpo(alpha, beta, "all" if learn_from == "samples" else "other")
     if learn_from == "labels":
-        sets = run.curate(labels, curating.gathered)  # type: ignore[arg-type]
+        sets = run.curate(source, curating.gathered)  # type: ignore[arg-type]
         drawn = run.sample(policy, run.slates(curating.prompts_of(sets)), n=n)
         return run.train(policy, run.curate((sets, drawn), curating.with_samples), objective=objective)
     halves = curating.sets(_number(split), one_sided=True, others=True)
     for t in run.rounds(rounds):
-        slates = run.judge(run.sample(policy, run.slice(prompts, t, rounds), n=n), judge)  # type: ignore[arg-type]
+        slates = run.judge(run.sample(policy, run.slice(source, t, rounds), n=n), judge)  # type: ignore[arg-type]
         policy = run.train(policy, run.curate(slates, halves), objective=objective)
         run.watch(policy)
     return policy

@@ -25,9 +25,8 @@ from prefine import curating, objectives
 from prefine.artifacts import Contrasts, PolicyHandle, Slates
 from prefine.catalogue import claim, system
 from prefine.claims import Lab
-from prefine.errors import InputError
 from prefine.judging.base import Judge
-from prefine.registry import one_of
+from prefine.registry import given_for
 from prefine.run import Run
 from prefine.slate import Contrast
 
@@ -61,13 +60,12 @@ def pro(
     learn_from: lists (ranked or scored responses, --data) or samples: n of the policy, scored by the judge, in rounds.
     """
     given = {"lists": lists, "samples": None if prompts is None or judge is None else prompts}
-    if one_of("learn_from", learn_from, given) is None:
-        raise InputError(f"learn_from={learn_from} needs {learn_from}", remedy="give the other, or that input")
+    source = given_for("learn_from", learn_from, given)
     objective, ranked = objectives.pro(sft, gaps), curating.ranked(carry="score")
     if learn_from == "lists":
-        return run.train(policy, run.curate(lists, ranked), objective=objective)  # type: ignore[arg-type]
+        return run.train(policy, run.curate(source, ranked), objective=objective)
     for t in run.rounds(rounds):
-        slates = run.sample(policy, run.slice(prompts, t, rounds), n=n)  # type: ignore[arg-type]
+        slates = run.sample(policy, run.slice(source, t, rounds), n=n)
         policy = run.train(policy, run.curate(run.judge(slates, judge), ranked), objective=objective)  # type: ignore[arg-type]
         run.watch(policy)
     return policy

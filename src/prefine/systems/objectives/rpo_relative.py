@@ -33,7 +33,7 @@ from prefine.errors import InputError
 from prefine.objectives import Scores
 from prefine.objectives.measures import LogProbability
 from prefine.objectives.relative import Crossed, Similarity
-from prefine.registry import one_of
+from prefine.registry import given_for
 from prefine.run import Run
 
 
@@ -65,9 +65,7 @@ def rpo_relative(
     embedder: words, given (a column "embedding" of the data), or the directory of a sentence encoder.
     """
     given = {"pairs": pairs, "labels": labels}
-    lessons = one_of("learn_from", learn_from, given)
-    if lessons is None:
-        raise InputError(f"learn_from={learn_from} needs {learn_from}", remedy="give the other, or that input")
+    lessons = given_for("learn_from", learn_from, given)
     if (contrast, learn_from) == ("diagonal", "labels"):
         raise InputError("the diagonal contrast is of pairs", remedy="give --contrast similar, or --learn-from pairs")
     objective = objectives.rpo_relative(beta, tau, contrast, diagonal)
