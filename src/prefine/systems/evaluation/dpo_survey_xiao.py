@@ -142,7 +142,7 @@ def measurements(lab: Lab, seed: int) -> Mapping[str, float]:
     run = lab.run("measures", seed, world=world, lr=1e-3, batch_size=16, epochs=3, log_every=1000)
     base = lab.base(run, world)
     judged = run.judge(run.sample(base, lab.prompts(run, world, 160), n=4), world.annotators["perfect"])
-    unseen = run.judge(run.sample(base, lab.prompts(run, world, 160, split="test"), n=4), world.annotators["perfect"])
+    unseen = run.judge(run.sample(base, lab.prompts(run, world, 480, split="test"), n=4), world.annotators["perfect"])
 
     def pairs(of: Slates, kinds: tuple[str, ...]) -> Contrasts:
         best = curating.extremes("score")
