@@ -11,10 +11,11 @@ The weight is inside the sigmoid and the mean over j even. Variants: uniform (w 
 L_i = c DPO_i + (1 - c) mean_{j != i}. As tau -> 0 with distinct prompts L_i -> ( DPO_i + (R - 1) log 2 ) / R.
 
 Across prompts the partition terms beta log Z(x) do not cancel. And since the weight is inside the sigmoid, an unlike
-contrast asks for a larger margin, not for less: trained long at a middling tau (0.25 in the claim's set-up) the
-cluster is relied on more than with even weights, and so it is with embeddings that blur the clusters. The released code makes the matrix of a micro-batch on a device; here
-it is that of the whole optimiser step (``batch_size``), however it is computed. The release takes a sentence encoder
-(all-MiniLM-L6-v2): give its directory as ``embedder``; "words" needs no model.
+contrast asks for a larger margin, not for less: trained long at a middling tau (0.25 in the claim's set-up), or with
+embeddings that blur the clusters, the cluster is relied on more than with even weights. The released code makes the
+matrix of a micro-batch on a device; here it is that of the whole optimiser step (``batch_size``), however it is
+computed. The release takes a sentence encoder (all-MiniLM-L6-v2): give its directory as ``embedder``; "words" needs no
+model.
 """
 
 from __future__ import annotations
