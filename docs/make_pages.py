@@ -225,6 +225,7 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "objectives": factories("prefine.objectives"),
     "wrappers": factories("prefine.objectives", "WRAPPERS", "###"),
     "curators": factories("prefine.curating"),
+    "selectors": factories("prefine.selecting"),
     "judges": judges_table,
     "formats": formats_table,
     "worlds": worlds_table,

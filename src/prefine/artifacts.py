@@ -80,6 +80,11 @@ def contrasts_at(key: str, folder: Path) -> Contrasts:
     return Contrasts(key, folder / "contrasts.jsonl", Contrast.from_json)
 
 
+def kind_of_rows(rows: Rows[Any]) -> tuple[str, Callable[[str, Path], Any]]:
+    """What the file of such rows is called, and how one is opened."""
+    return ("contrasts", contrasts_at) if isinstance(rows, Contrasts) else ("slates", slates_at)
+
+
 @dataclass(frozen=True)
 class Logps(Sequence[list[np.ndarray]]):
     """Token log-probabilities of every member of every contrast under one policy, memory-mapped.

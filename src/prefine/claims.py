@@ -21,8 +21,9 @@ from prefine.artifacts import PolicyHandle, Slates
 from prefine.catalogue import System, find
 from prefine.errors import InputError, PrefineError
 from prefine.policies.base import Sampling
-from prefine.run import Progress, Run, _Quiet
+from prefine.run import Run
 from prefine.store import write_json
+from prefine.telling import Progress, Quiet
 from prefine.worlds.base import World
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def run_claim(
     started = time.monotonic()
     try:
         for seed in seeds:
-            (progress or _Quiet()).say(f"claim {system.key}, seed {seed}")
+            (progress or Quiet()).say(f"claim {system.key}, seed {seed}")
             for name, value in claim.experiment(Lab(root / system.key, progress, root / "worlds"), seed).items():
                 figures.setdefault(name, []).append(float(value))
         arrays = {name: np.asarray(values) for name, values in figures.items()}

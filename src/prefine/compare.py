@@ -28,8 +28,9 @@ from prefine.config import FILE as RUN_FILE
 from prefine.errors import InputError, RunStopped
 from prefine.evaluation import beats, drawn, score_column
 from prefine.report.record import read_record
-from prefine.run import Progress, Run
+from prefine.run import Run
 from prefine.store import write_json
+from prefine.telling import Progress
 
 FILE = "comparison.json"
 ANY_OBJECTIVE = "offline"

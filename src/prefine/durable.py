@@ -113,6 +113,25 @@ def line(row: Mapping[str, Any]) -> bytes:
     return (json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
 
 
+def write_rows(path: Path, rows: Iterable[Any]) -> int:
+    """Slates or contrasts as lines; how many they were."""
+    count = 0
+    with path.open("wb") as file:
+        for row in rows:
+            file.write(line(row.to_json()))
+            count += 1
+    return count
+
+
+def put_in_place(source: Path, target: Path, without: Sequence[str] = ()) -> None:
+    """A directory as ``target`` (links where the disk allows, else copies), in place of what was there."""
+    partial = target.with_name(target.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source, partial, copy_function=link_or_copy, ignore=shutil.ignore_patterns(*without))
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+
+
 def link_or_copy(source: str, target: str) -> str:
     try:
         os.link(source, target)

@@ -37,3 +37,12 @@ class RunStopped(PrefineError):
     """The run could not go on (disk full, out of memory, NaN, somebody else holds it); what is done is kept."""
 
     exit_code = 3
+
+    event = "failed"
+    """How a run's journal notes it."""
+
+
+class LabelsWanted(RunStopped):
+    """The run waits for people: nothing is wrong, and the same command goes on when they have answered."""
+
+    event = "waiting"

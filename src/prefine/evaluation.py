@@ -91,7 +91,7 @@ def drawn(
 ) -> Slates:
     """Held-out samples of a policy, judged: the same whoever asks, so drawn once."""
     slates = run.sample(policy, prompts, n=n, temperature=temperature, role="evaluation", label="held-out samples")
-    return slates if judge is None else run.judge(slates, judge, label="held-out judgement")
+    return slates if judge is None else run.judge(slates, judge, role="evaluation", label="held-out judgement")
 
 
 def _pairs(run: Run, policy: PolicyHandle, start: PolicyHandle, pairs: Contrasts) -> dict[str, float]:
@@ -171,8 +171,9 @@ def _average(values: Sequence[float | None]) -> float:
 
 
 def score_column(slates: Slates) -> str:
-    """The judge's score column: the last one that holds numbers."""
-    return [name for name, column in slates[0].feedback.items() if column.kind == "score"][-1]
+    """The judge's score column: "score" itself, else the last one that holds numbers."""
+    named = [name for name, column in slates[0].feedback.items() if column.kind == "score"]
+    return "score" if "score" in named else named[-1]
 
 
 def _tokens(candidate: Any) -> int:

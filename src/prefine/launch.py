@@ -23,6 +23,7 @@ from prefine.config import FILE, RunConfig, differences, parse, read_config, wri
 from prefine.engine import processes
 from prefine.engine.settings import TrainSettings
 from prefine.errors import InputError, RunStopped
+from prefine.labelling import FOLDER, LabelQueue
 from prefine.options import Option, of_dataclass, of_function, unknown
 from prefine.place import place
 from prefine.policies import samplers
@@ -32,14 +33,15 @@ from prefine.store import holder
 if TYPE_CHECKING:
     from prefine.artifacts import PolicyHandle
     from prefine.cluster import Cluster
-    from prefine.run import Progress, Run
+    from prefine.run import Run
+    from prefine.telling import Progress
 
 RUNS = Path("runs")
 
 TRAIN_OPTIONS: Mapping[str, Option] = of_dataclass(TrainSettings, without=["seed"])
 SAMPLING_OPTIONS: Mapping[str, Option] = of_dataclass(Sampling, without=["n"])
 
-TRACES = {"LOCK", "journal.jsonl", "work"}
+TRACES = {"LOCK", "journal.jsonl", "work", FOLDER}
 """What a run that was killed at once may have left."""
 
 DEVICES = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
@@ -145,7 +147,7 @@ def _launched(prepared: Prepared, progress: Progress | None) -> Outcome:
     config = prepared.config
     leads = processes.rank() == 0
     if leads and prepared.fresh and prepared.out.exists():
-        shutil.rmtree(prepared.out)
+        _clear(prepared.out)
     run = _kind_of_run()(
         prepared.out,
         store=prepared.store,
@@ -167,6 +169,14 @@ def _launched(prepared: Prepared, progress: Progress | None) -> Outcome:
             for tracker in run.trackers:
                 tracker.close()
     return Outcome(run.dir, final, _report(run) if leads else None, before, after)
+
+
+def _clear(out: Path) -> None:
+    """An empty directory, but for what people have answered: that is never asked again."""
+    for path in out.iterdir():
+        if path.name != FOLDER:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    LabelQueue(out / FOLDER).drop_unanswered()
 
 
 def _kind_of_run() -> type[Run]:

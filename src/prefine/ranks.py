@@ -21,8 +21,9 @@ from prefine.artifacts import PolicyHandle, Slates, slates_at
 from prefine.cluster.ranks import Followed, Ranks
 from prefine.engine import processes
 from prefine.errors import RunStopped
-from prefine.run import Run, Stage
+from prefine.run import Run
 from prefine.slate import Slate
+from prefine.telling import Stage
 
 DIVIDED = frozenset({"sample", "judge", "logps", "train"})
 """The verbs whose work goes through the cluster."""

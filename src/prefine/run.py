@@ -27,22 +27,34 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from prefine.artifacts import Contrasts, Logps, PolicyHandle, Rows, Slates, contrasts_at, slates_at
+from prefine.artifacts import Contrasts, Logps, PolicyHandle, Rows, Slates, contrasts_at, kind_of_rows, slates_at
 from prefine.cluster import Cluster
 from prefine.cluster.local import Here
 from prefine.cluster.work import Judged, Sampled, Scored, Trained
-from prefine.durable import counted, in_parts, join_logps, line, link_or_copy, logps_in_parts, over_steps, tokens_drawn
+from prefine.durable import (
+    counted,
+    in_parts,
+    join_logps,
+    line,
+    logps_in_parts,
+    over_steps,
+    put_in_place,
+    tokens_drawn,
+    write_rows,
+)
 from prefine.errors import InputError
 from prefine.fingerprint import key_of, seed_of
-from prefine.judging.base import Judge
+from prefine.judging.base import Judge, labels_given
+from prefine.judging.people import answered
 from prefine.policies.base import Sampling
 from prefine.secrets import redact
-from prefine.slate import Slate, beside
+from prefine.slate import Slate, beside, slate_of
 from prefine.store import Store, append_json, lock, read_jsonl, room, write_text
+from prefine.telling import Progress, Quiet, Stage
 
 if TYPE_CHECKING:
     from prefine.engine.reference import Following
@@ -51,36 +63,15 @@ if TYPE_CHECKING:
     from prefine.objectives.scores import Objective
     from prefine.report.trackers import Tracker
 
+R = TypeVar("R", bound=Rows[Any])
+
 VERSIONS: Mapping[str, int] = {
-    "slates": 1, "sample": 1, "judge": 1, "curate": 1, "logps": 1, "train": 1, "merge": 1, "policy": 1,
+    "slates": 1, "sample": 1, "judge": 1, "curate": 1, "select": 1, "logps": 1, "train": 1, "merge": 1, "policy": 1,
 }  # fmt: skip
 """Raised when a change to a verb changes what it gives for the same arguments."""
 
 CHUNK = 512
 """Candidates a part of ``sample`` and ``judge`` holds: what a kill can cost at most."""
-
-
-class Stage(Protocol):
-    """One line of live progress."""
-
-    def update(self, done: float, **figures: float) -> None: ...
-    def end(self, **figures: float) -> None: ...
-
-
-class Progress(Protocol):
-    """Where live progress goes (``report.progress``)."""
-
-    def stage(self, label: str, total: float | None = None) -> Stage: ...
-    def say(self, text: str) -> None: ...
-
-
-class _Quiet:
-    def stage(self, label: str, total: float | None = None) -> _Quiet:
-        return self
-
-    def update(self, done: float, **figures: float) -> None: ...
-    def end(self, **figures: float) -> None: ...
-    def say(self, text: str) -> None: ...
 
 
 class Run:
@@ -109,7 +100,7 @@ class Run:
         self.placement = dict(placement or {})
         self.adapter = adapter
         """LoRA settings: a policy without an adapter gets one when it is trained first."""
-        self.progress: Progress = progress or _Quiet()
+        self.progress: Progress = progress or Quiet()
         self.cluster: Cluster = cluster or Here()
         """Where sampling, judging, scoring and training are done: in this process unless told otherwise."""
         self.yardstick: Yardstick | None = None
@@ -119,6 +110,7 @@ class Run:
         they carry: runs to be compared."""
         self.trackers: Sequence[Tracker] = ()
         self.tracked = 0
+        self._asked: dict[str, int] = {}
         root = store or os.environ.get("PREFINE_STORE") or self.dir.parent / ".store"
         self.store = Store(Path(root), self.progress.say)
         self._stack = contextlib.ExitStack()
@@ -135,7 +127,7 @@ class Run:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         said = "" if error is None else redact(str(error))[:500]
-        self._journal("done" if error is None else "failed", "run", error=said)
+        self._journal("done" if error is None else getattr(error, "event", "failed"), "run", error=said)
         self._stack.close()
 
     # --- bringing things in -------------------------------------------------------------------------------
@@ -215,30 +207,63 @@ class Run:
         path = self._make("sample", key, make, label=label or f"sample {n} a prompt", total=len(prompts), role=role)
         return slates_at(key, path)
 
-    def judge(self, slates: Slates, judge: Judge, *, label: str = "") -> Slates:
-        """The slates with the judge's columns added. Labels given and abstentions are counted."""
-        key = self._key("judge", slates=slates, judge=judge)
-        width = max(1, CHUNK // max(1, len(slates[0]) if len(slates) else 1))
+    def judge(self, slates: R, judge: Judge, *, role: str = "annotator", label: str = "") -> R:
+        """The slates (or contrasts) with the judge's columns added. Labels given and abstentions are counted.
+
+        ``role``: an annotator's labels are on the run's meter (``labels``); a "view" is what the models themselves
+        know (for selectors), an "evaluation" what a yardstick says of held-out samples, and nobody is asked for those.
+        """
+        judge = answered(judge, map(slate_of, slates), self)
+        key, (kind, at) = self._key("judge", slates=slates, judge=judge), kind_of_rows(slates)
+        first = slate_of(slates[0]) if len(slates) else Slate("")
+        width = max(1, CHUNK // max(1, len(first)))
 
         def make(work: Path, out: Path, stage: Stage) -> dict[str, Any]:
             def tell(done: int, lines: Sequence[Mapping[str, Any]]) -> None:
                 stage.update(done)
 
-            in_parts(self.cluster, Judged(judge), slates, width, work, out / "slates.jsonl", tell)
-            before = set(slates[0].feedback) if len(slates) else set()
-            given, abstained = 0, 0
-            for slate in slates_at(key, out):
-                for name in set(slate.feedback) - before:
-                    missing = sum(v is None for v in slate.feedback[name].values)
-                    given, abstained = given + len(slate) - missing, abstained + missing
-            return {"slates": len(slates), "labels": given, "abstained": abstained}
+            in_parts(self.cluster, Judged(judge), slates, width, work, out / f"{kind}.jsonl", tell)
+            return {"slates": len(slates), **labels_given(map(slate_of, at(key, out)), first.feedback)}
 
-        path = self._make("judge", key, make, label=label or f"judge {_name(judge)}", total=len(slates))
+        path = self._make("judge", key, make, label=label or f"judge {_name(judge)}", total=len(slates), role=role)
         found = self.store.manifest(key)["figures"]
+        if role == "annotator":
+            self._asked[key] = found["labels"] + found["abstained"]
         if abstained := found["abstained"]:
             who = re.sub(r"^(?!.*\bjudge\b)", "judge ", _name(judge))
-            self.progress.say(f"{who} abstained on {'' if found['labels'] else 'all '}{abstained} candidates")
-        return slates_at(key, path)
+            what = "comparisons" if found.get("comparisons") else "candidates"
+            self.progress.say(f"{who} abstained on {'' if found['labels'] else 'all '}{abstained} {what}")
+        if unread := found.get("unread"):
+            self.progress.say(f"{unread} verdicts of {_name(judge)} could not be read")
+        return at(key, path)  # type: ignore[no-any-return]
+
+    @property
+    def labels(self) -> int:
+        """Labels asked for so far, answered or not: one for each response graded, one for each pair compared. What is
+        asked again of the same rows is asked once; what was selected away was never asked."""
+        return sum(self._asked.values())
+
+    def select(self, source: R | tuple[R, ...], selector: Callable[..., Iterable[Any]], *, label: str = "") -> R:
+        """Some of the rows, slates or contrasts: those worth a label, or a place in training.
+
+        The selector is called as ``selector(rows, rng)``, with one iterable for each artifact given, and gives rows of
+        the first one's kind (``selecting``). Keeping nothing is an error.
+        """
+        sources = source if isinstance(source, tuple) else (source,)
+        kind, at = kind_of_rows(sources[0])
+        key = self._key("select", sources=sources, selector=selector, seed=self.seed, round=self.round)
+        total = len(sources[0])
+
+        def make(work: Path, out: Path, stage: Stage) -> dict[str, Any]:
+            told = [counted(rows, stage.update) for rows in sources]
+            kept = write_rows(out / f"{kind}.jsonl", selector(*told, random.Random(seed_of(key))))
+            return {"from": total, "kept": kept}
+
+        path = self._make("select", key, make, label=label or f"select {_name(selector)}", total=total)
+        found = at(key, path)
+        if not len(found):
+            raise InputError(f"{_name(selector)} kept none of {total} rows", remedy="raise its budget, or bring more")
+        return found  # type: ignore[no-any-return]
 
     def curate(
         self, source: Rows[Any] | tuple[Rows[Any], ...], curator: Callable[..., Iterable[Any]], *, label: str = ""
@@ -253,13 +278,9 @@ class Run:
         total = sum(len(rows) for rows in sources)
 
         def make(work: Path, out: Path, stage: Stage) -> dict[str, Any]:
-            count = 0
-            with (out / "contrasts.jsonl").open("wb") as file:
-                told = [counted(rows, stage.update) for rows in sources]
-                for contrast in curator(*told, random.Random(seed_of(key))):
-                    file.write(line(contrast.to_json()))
-                    count += 1
-            return {"from": total, "contrasts": count}
+            told = [counted(rows, stage.update) for rows in sources]
+            found = write_rows(out / "contrasts.jsonl", curator(*told, random.Random(seed_of(key))))
+            return {"from": total, "contrasts": found}
 
         path = self._make("curate", key, make, label=label or f"curate {_name(curator)}", total=total)
         contrasts = contrasts_at(key, path)
@@ -406,29 +427,13 @@ class Run:
 
     def merge(self, weights: Mapping[PolicyHandle, float], *, label: str = "") -> PolicyHandle:
         """Weight arithmetic: the sum of weight x parameters, in float64, saved in the first policy's form."""
+        from prefine.policies.merging import merged
+
         parts = list(weights.items())
         key = self._key("merge", policies=[[p.key, float(w)] for p, w in parts])
 
         def make(work: Path, out: Path, stage: Stage) -> dict[str, Any]:
-            merged = parts[0][0].fresh()
-            assert merged.module is not None
-            target = merged.module.state_dict()
-            total = {n: torch.zeros_like(t, dtype=torch.float64) for n, t in target.items() if t.is_floating_point()}
-            for handle, weight in parts:
-                other = handle.load().module
-                assert other is not None
-                state = other.state_dict()
-                if state.keys() != target.keys():
-                    raise InputError(
-                        "cannot merge policies of different shapes",
-                        remedy="merge policies with a common ancestor",
-                    )
-                for name, sum_ in total.items():
-                    sum_.add_(state[name].double(), alpha=weight)
-            with torch.no_grad():
-                for name, sum_ in total.items():
-                    target[name].copy_(sum_)
-            merged.save(out)
+            merged(parts).save(out)
             return {"policies": len(parts)}
 
         path = self._make("merge", key, make, label=label or f"merge {len(parts)} policies", total=None)
@@ -481,7 +486,7 @@ class Run:
 
     def join(self, first: Rows[Any], *more: Rows[Any]) -> Any:
         """Artifacts of one kind, one after the other (slates with slates, contrasts with contrasts)."""
-        kind = "contrasts" if isinstance(first, Contrasts) else "slates"
+        kind, at = kind_of_rows(first)
         key = self._key("slates", joined=[first, *more], kind=kind)
 
         def make(work: Path, out: Path, stage: Stage) -> dict[str, Any]:
@@ -491,17 +496,15 @@ class Run:
             return {kind: sum(len(p) for p in (first, *more))}
 
         path = self._make("slates", key, make, label="join", total=None)
-        return contrasts_at(key, path) if kind == "contrasts" else slates_at(key, path)
+        return at(key, path)
 
     def combine(self, first: Slates, second: Slates) -> Slates:
         """The candidates of two slate artifacts over the same prompts, side by side (columns by None-padding)."""
         key = self._key("slates", combined=[first, second])
 
         def make(work: Path, out: Path, stage: Stage) -> dict[str, Any]:
-            with (out / "slates.jsonl").open("wb") as file:
-                for a, b in zip(first, second, strict=True):
-                    file.write(line(beside(a, b).to_json()))
-            return {"slates": len(first)}
+            both = (beside(a, b) for a, b in zip(first, second, strict=True))
+            return {"slates": write_rows(out / "slates.jsonl", both)}
 
         return slates_at(key, self._make("slates", key, make, label="combine", total=None))
 
@@ -523,17 +526,8 @@ class Run:
     def finish(self, policy: PolicyHandle) -> Path:
         """Put the final model under RUN/policy (links where the disk allows, else copies)."""
         target = self.dir / "policy"
-        beside = self.dir / "policy.partial"
-        shutil.rmtree(beside, ignore_errors=True)
         with room():
-            shutil.copytree(
-                policy.path,
-                beside,
-                copy_function=link_or_copy,
-                ignore=shutil.ignore_patterns("manifest.json", "metrics.jsonl"),
-            )
-            shutil.rmtree(target, ignore_errors=True)
-            beside.rename(target)
+            put_in_place(policy.path, target, without=("manifest.json", "metrics.jsonl"))
         shutil.rmtree(self.dir / "work", ignore_errors=True)
         return target
 
@@ -581,10 +575,7 @@ class Run:
         key = self._key("slates", rows=rows, label=label)
 
         def make(work: Path, out: Path, stage: Stage) -> dict[str, Any]:
-            changed = list(change(rows))
-            with (out / "slates.jsonl").open("wb") as file:
-                file.writelines(line(row.to_json()) for row in changed)
-            return {"slates": len(changed)}
+            return {"slates": write_rows(out / "slates.jsonl", change(rows))}
 
         return slates_at(key, self._make("slates", key, make, label=label, total=None))
 

@@ -30,7 +30,7 @@ Message = Mapping[str, str]
 Prompt = str | tuple[Message, ...]
 """Plain text, or the turns of a conversation (rendered with the tokenizer's chat template)."""
 
-FeedbackKind = Literal["score", "label", "rank", "table", "text", "steps", "id"]
+FeedbackKind = Literal["score", "label", "rank", "table", "text", "steps", "vector", "id"]
 
 CHOSEN, REJECTED, OTHER = 1, -1, 0
 
@@ -96,7 +96,8 @@ class Feedback:
     """One named column of feedback on a slate's K candidates.
 
     ``score``, ``label``, ``rank``, ``text`` and ``id`` hold K values (None where there is none); ``steps``
-    holds K lists, one value a step; ``table`` holds K x K, ``values[i][j]`` the probability that i beats j.
+    holds K lists, one value a step, ``vector`` K lists of features; ``table`` holds K x K, ``values[i][j]``
+    the probability that i beats j.
     """
 
     kind: FeedbackKind
@@ -309,6 +310,11 @@ class Contrast:
             values={k: tuple(v) if isinstance(v, list) else v for k, v in row.get("values", {}).items()},
             context=row.get("context"),
         )
+
+
+def slate_of(row: Slate | Contrast) -> Slate:
+    """A slate itself, or what a contrast is a view into."""
+    return row.slate if isinstance(row, Contrast) else row
 
 
 def pair(slate: Slate, chosen: int, rejected: int, **values: float | tuple[float, ...]) -> Contrast:

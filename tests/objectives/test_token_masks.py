@@ -156,6 +156,18 @@ def test_networks_start_open(looked: Any) -> None:
     assert float((mask[looked.mask > 0] > 0).double().mean()) > 0.5
 
 
+@pytest.mark.parametrize("net", ["all", "last", "two-layer"])
+def test_with_a_bias_every_token_starts_with_that_mask(looked: Any, net: str) -> None:
+    """Random weights shut some tokens before anything is learnt, and a mask that is shut has no gradient."""
+    torch.manual_seed(0)
+    mask_net = MaskNet(net, 0.0, 0.5, 1.0, Size(16, 2)).double()
+    mask = mask_net(looked.view(deep=True))
+    assert torch.allclose(mask, 0.5 * (looked.mask > 0).double(), atol=1e-12)
+    mask[0, 0].backward()
+    layer = mask_net.mixer if net == "two-layer" else mask_net.heads[0]
+    assert layer is not None and float(layer.weight.grad.abs().sum()) > 0  # type: ignore[union-attr]
+
+
 def listen(model: Any) -> tuple[dict[str, list[torch.Tensor]], list[Any]]:
     """The means over features of every layer's attention and feed-forward, as they come."""
     heard: dict[str, list[torch.Tensor]] = {"self_attn": [], "mlp": []}

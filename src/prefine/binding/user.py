@@ -105,8 +105,14 @@ class UserSource:
             pairs = run.curate(run.slates(found, label="held-out data"), chosen_over_rejected, label="held-out pairs")
         prompts = _first(self.held_prompts(), self.given.eval_prompts or EVAL_PROMPTS)
         slates = run.slates(prompts, label="held-out prompts") if prompts else None
-        judge = None if self.given.judge is None else InRole(self.judge, "score").spoken_by(start)
+        judge = self._yardstick_judge(start)
         return Yardstick(start, slates, judge, pairs) if pairs is not None or slates is not None else None
+
+    def _yardstick_judge(self, start: PolicyHandle) -> Judge | None:
+        """People label what the recipe learns from; their time is not spent on measuring."""
+        if self.given.judge is None or judging.asks_people(self.judge):
+            return None
+        return InRole(self.judge, "score").spoken_by(start)
 
     def _check_room(self) -> None:
         window, asked = window_of(str(self.given.model)), self.config.sampling.get("max_tokens")

@@ -99,7 +99,7 @@ class WorldSource:
         pairs = None
         if _scores_text(self.world):
             answers = self.sampled(run, start, prompts, label="held-out responses")
-            judged = run.judge(answers, self.world.gold, label="held-out judgement")
+            judged = run.judge(answers, self.world.gold, role="evaluation", label="held-out judgement")
             pairs = _or_none(run, judged)
         return Yardstick(start, prompts, self.world.gold, pairs)
 

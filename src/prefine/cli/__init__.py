@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from prefine.cli import comparing, data, looking, running, serving, systems, worlds
+from prefine.cli import comparing, data, labelling, looking, running, serving, systems, worlds
 from prefine.cli.console import INTERRUPTED, explain, note
 from prefine.place import once
 
@@ -37,7 +37,7 @@ def _everything(
     pass
 
 
-for group in (running, comparing, systems, looking, data, worlds, serving):
+for group in (running, comparing, labelling, systems, looking, data, worlds, serving):
     group.add_to(app)
 
 

@@ -23,7 +23,7 @@ from prefine.fingerprint import seed_of
 from prefine.judging.base import Judge
 from prefine.policies.base import Limits, Sampling
 from prefine.policies.samplers import sampler_of
-from prefine.slate import Contrast, Feedback, Slate
+from prefine.slate import Contrast, Feedback, Slate, slate_of
 
 if TYPE_CHECKING:
     from prefine.engine.reference import Loaded, Moving
@@ -57,22 +57,23 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Judged:
-    """Slates with the judge's columns added."""
+    """Slates, or contrasts over slates, with the judge's columns added."""
 
     judge: Judge
 
-    def __call__(self, rows: list[Slate], first: int) -> list[Line]:
-        columns = self.judge(rows)
+    def __call__(self, rows: list[Slate] | list[Contrast], first: int) -> list[Line]:
+        slates = [slate_of(row) for row in rows]
+        columns = self.judge(slates)
         if len(columns) != len(rows):
             raise InputError(
                 f"the judge gave feedback on {len(columns)} slates of {len(rows)}",
                 remedy="a judge returns one mapping of columns for every slate it is given, in order",
             )
         lines = []
-        for slate, found in zip(rows, columns, strict=True):
+        for row, slate, found in zip(rows, slates, columns, strict=True):
             for name, column in found.items():
                 slate = slate.with_feedback(name, _finite(slate, name, column))
-            lines.append(slate.to_json())
+            lines.append((dataclasses.replace(row, slate=slate) if isinstance(row, Contrast) else slate).to_json())
         return lines
 
 

@@ -9,6 +9,9 @@ win_rates    win_rate_pairs
 lengths      length_balanced, length_matched
 points       points, labelled (for KTO), and over another curator: as_points, mismatched
 replay       replay_mix over another curator: some original contrasts among the new ones
+guided       verifier_guided: pairs that a verifier makes of rollouts; unsolved: the prompts worth asking again
+tags         Shifts: pairs by domain and generator
+distinct     slates without the same response twice
 columns      with_columns over another curator: columns of the slates as values; with_scores: or what stands in for
              scores; need: an error where they are missing
 groups       scored_groups, leveled_groups: whole groups with scores or preference levels
@@ -23,7 +26,11 @@ key_phrases  degraded: variants with growing parts of the key content gone, over
 logged_pairs beside_samples, both_orders: logged pairs beside fresh samples, for doubly robust estimates
 kinds        both_kinds: labels as they are, if some are good and some bad
 
+uncertain    second opinions with dropout: ends_pool, both_ways (lessons for a pairwise model), second_opinion
 sets         accepted and rejected sets: sets, over labels: gathered
+covering     the best against a few that cover the rest: covering
+clustering   k_means, k_medoids, representative: plain functions of vectors and distances
+vectors      responses as vectors: words, hidden states, an encoder
 staged       best_against_each, and stages of it from clear to close: local_stage, global_stage
 embedding    embedded: the prompt's vector as values
 multi_level  one response under two prompts, two pairs: multi_level (over pairs)
@@ -44,7 +51,9 @@ from prefine.curating.base import Curator
 from prefine.curating.bridging import bridged, edit_requests
 from prefine.curating.columns import need, with_columns, with_scores
 from prefine.curating.companions import accompanied, across, part, prompts_of, with_samples
+from prefine.curating.covering import covering
 from prefine.curating.dimensions import check_dimensions, of_dimension
+from prefine.curating.distinct import distinct
 from prefine.curating.embedding import embedded
 from prefine.curating.extremes import (
     best_worst_of,
@@ -59,6 +68,7 @@ from prefine.curating.extremes import (
 from prefine.curating.factual import factual_order
 from prefine.curating.goals import aimed, goals, relabelled
 from prefine.curating.groups import leveled_groups, scored_groups
+from prefine.curating.guided import unsolved, verifier_guided
 from prefine.curating.key_phrases import degraded
 from prefine.curating.kinds import both_kinds
 from prefine.curating.lengths import balanced_penalty, length_balanced, length_matched
@@ -76,6 +86,7 @@ from prefine.curating.staged import best_against_each, global_stage, local_stage
 from prefine.curating.statistical import accept, accepted, alone, drawn_pairs
 from prefine.curating.strengths import strongest_weakest
 from prefine.curating.temporal import future_pair, past_pair, temporal_future, temporal_past
+from prefine.curating.uncertain import both_ways, ends_pool, second_opinion
 from prefine.curating.verified import checked_else, concentrated, correct_pairs, verified_pairs, vote_pairs
 from prefine.curating.win_rates import win_rate_pairs, win_rates
 
@@ -94,12 +105,14 @@ FACTORIES: Mapping[str, Callable[..., Curator]] = {
     "correct": correct_pairs,
     "votes": vote_pairs,
     "process": process_pairs,
+    "verifier-guided": verifier_guided,
     "win-rates": win_rate_pairs,
     "scored-groups": scored_groups,
     "leveled-groups": leveled_groups,
     "rollouts": rollouts,
     "strongest-weakest": strongest_weakest,
     "sets": sets,
+    "covering": covering,
     "best-against-each": best_against_each,
     "length-balanced": length_balanced,
     "length-matched": length_matched,
@@ -109,6 +122,7 @@ FACTORIES: Mapping[str, Callable[..., Curator]] = {
     "temporal-future": temporal_future,
     "across": across,
     "drawn-pairs": drawn_pairs,
+    "ends-pool": ends_pool,
 }
 """By name, for the command line and YAML. (Curators over other curators are for recipes.)"""
 
@@ -142,15 +156,19 @@ __all__ = [
     "best_worst_of",
     "both_kinds",
     "both_orders",
+    "both_ways",
     "bridged",
     "check_dimensions",
     "checked_else",
     "concentrated",
     "correct_pairs",
+    "covering",
     "degraded",
+    "distinct",
     "drawn_pairs",
     "edit_requests",
     "embedded",
+    "ends_pool",
     "extremes",
     "factual_order",
     "find",
@@ -185,13 +203,16 @@ __all__ = [
     "replay_mix",
     "rollouts",
     "scored_groups",
+    "second_opinion",
     "sets",
     "step_points",
     "strongest_weakest",
     "sweet_spot",
     "temporal_future",
     "temporal_past",
+    "unsolved",
     "verified_pairs",
+    "verifier_guided",
     "vote_pairs",
     "win_rate_pairs",
     "win_rates",

@@ -1,4 +1,5 @@
-"""Prompts as vectors: values of the contrasts for objectives that compare prompts."""
+"""Texts as vectors. Of prompts: values of the contrasts for objectives that compare prompts (of responses: see
+``vectors``)."""
 
 from __future__ import annotations
 
@@ -37,7 +38,11 @@ class HashedWords:
     size: int = 64
 
     def __call__(self, contrasts: Sequence[Contrast]) -> np.ndarray:
-        counts = [_words(prompt_text(contrast.prompt(0))) for contrast in contrasts]
+        return self.of_texts([prompt_text(contrast.prompt(0)) for contrast in contrasts])
+
+    def of_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """(N, D), words weighed by their rarity among these texts."""
+        counts = [_words(text) for text in texts]
         among = Counter(word for count in counts for word in count)
         vectors = np.zeros((len(counts), self.size))
         for row, count in zip(vectors, counts, strict=True):
@@ -85,11 +90,14 @@ class Encoder:
     batch: int = 64
 
     def __call__(self, contrasts: Sequence[Contrast]) -> np.ndarray:
+        return self.of_texts([prompt_text(contrast.prompt(0)) for contrast in contrasts])
+
+    def of_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """(N, D) mean of the last hidden states of every text."""
         import torch
         from transformers import AutoModel, AutoTokenizer
 
         tokenizer, model = AutoTokenizer.from_pretrained(self.path), AutoModel.from_pretrained(self.path).eval()
-        texts = [prompt_text(contrast.prompt(0)) for contrast in contrasts]
         found = []
         with torch.no_grad():
             for start in range(0, len(texts), self.batch):

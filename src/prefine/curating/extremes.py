@@ -90,17 +90,22 @@ class Extremes:
 
 @dataclass(frozen=True)
 class BestWorstOf:
-    """The best of ``best_of`` random responses against the worst of ``worst_of`` random others."""
+    """The best of ``best_of`` random responses against the worst of ``worst_of`` random ones (None: of all).
+
+    The low ones are drawn from all of them, so that the expected minimum does not depend on how many there are; where
+    the best itself is all that was drawn, another is drawn.
+    """
 
     best_of: int | None = None
     worst_of: int | None = None
 
     def __call__(self, values: dict[int, float], rng: random.Random) -> tuple[int, int] | None:
-        def some(of: list[int], n: int | None) -> dict[int, float]:
-            return {i: values[i] for i in sorted(of if n is None else rng.sample(of, min(n, len(of))))}
+        def some(of: list[int], n: int | None) -> list[int]:
+            return of if n is None else sorted(rng.sample(of, min(n, len(of))))
 
-        top = best(some(list(values), self.best_of))
-        return top, worst(some([i for i in values if i != top], self.worst_of))
+        top = best({i: values[i] for i in some(list(values), self.best_of)})
+        low = [i for i in some(list(values), self.worst_of) if i != top] or some([i for i in values if i != top], 1)
+        return top, worst({i: values[i] for i in low})
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,22 @@ def nearest(values: dict[int, float], c: float) -> int:
         return best(values) if c > 0 else worst(values)
     at = fmean(values.values()) + c * pstdev(values.values())
     return min(values, key=lambda i: (abs(values[i] - at), i))
+
+
+ANCHORS: dict[str, float] = {
+    "min": -math.inf, "mu-2": -2.0, "mu-1": -1.0, "mu": 0.0, "mu+1": 1.0, "mu+2": 2.0, "max": math.inf,
+}  # fmt: skip
+"""The points of a slate's scores that a response may be taken from: c of mu + c sigma."""
+
+
+def pairings() -> list[tuple[str, str]]:
+    """(higher anchor, lower anchor), all of them.
+
+    >>> len(pairings()), pairings()[0]
+    (21, ('max', 'min'))
+    """
+    names = list(ANCHORS)
+    return [(high, low) for at, high in reversed(list(enumerate(names))) for low in names[:at]]
 
 
 def extremes(
@@ -162,7 +183,8 @@ def random_pairs(by: str = "score", min_candidates: int = 2) -> ChosenPairs:
 
 
 def best_worst_of(best_of: int | None = None, worst_of: int | None = None, by: str = "score") -> ChosenPairs:
-    """Best of n random responses against worst of m random others (None: of all)."""
+    """Best of n random responses against worst of m random ones (None: of all). With m = 5 this is the strategy of
+    arXiv 2502.16825 for many responses: the rejected stays near mu - 1.16 sigma however large n is."""
     at_least(1, **{k: v for k, v in (("best_of", best_of), ("worst_of", worst_of)) if v is not None})
     return ChosenPairs(BestWorstOf(best_of, worst_of), by)
 

@@ -6,7 +6,18 @@ compared     BradleyTerryTable (scores to a table), WinRates (a table to scores)
 induced      induced: a score from a judge that only compares
 models       implicit_reward, reward_model, process_reward
 language     language_judge (a written grade), yes_judge (the probability of a yes), SelfJudge
+choices      choices: the probability of A or B when two responses stand side by side
+thoughts     consistent (does the answer follow from the thought), repetition, outcome (accuracy and form)
+estimates    estimate: mean relative accuracy of a number
+per_token    per_token: any score divided by the length of its response
+teachers     likelihood (of a response under a model), teacher (a mixture of likelihood and choices)
+options      probabilities of k options: the best of all, a grade; nothing sampled, no place favoured
+classifier   classifier (yes against no, over spellings, by category), stepped (whole points), agreement with pairs
+dropout      dropout: a scalar or pairwise reward model asked several times with dropout on, and how far it agrees
+composite    Composite: a weighted sum of judges, as they are, z-scored or ranked
+people       People, who answer with `prefine label`; asks_people
 users        a function of one's own, by file and name
+followups    follow_ups: how likely pleased and displeased users are to speak next
 annotators   people to practise on, made from a gold judge
 polls        Polled (several votes a comparison), zermelo (strengths from wins)
 flags        Flagged: yes-or-no labels from scores, for factuality
@@ -20,7 +31,13 @@ from __future__ import annotations
 from prefine.judging.answers import boxed, final_answer, last_number, same
 from prefine.judging.base import Compared, Judge, Scored, spoken_by
 from prefine.judging.checks import Keywords, Length, Verifier, Votes, extract_by, verifier, votes
+from prefine.judging.choices import Choices, choices
+from prefine.judging.classifier import Classifier, Stepped, agreement, classifier, stepped, two_sided
 from prefine.judging.compared import BradleyTerryTable, WinRates
+from prefine.judging.composite import Composite, composite
+from prefine.judging.dropout import DropoutJudge, dropout
+from prefine.judging.estimates import Estimate, estimate
+from prefine.judging.followups import FollowUps, follow_ups
 from prefine.judging.induced import Induced, induced
 from prefine.judging.language import LanguageJudge, SelfJudge, YesProbability, language_judge, yes_judge
 from prefine.judging.models import (
@@ -33,41 +50,81 @@ from prefine.judging.models import (
     reward_model,
 )
 from prefine.judging.names import HELP, JUDGES, find
+from prefine.judging.options import OptionChoice, OptionScore, option_choice, option_score
+from prefine.judging.people import People, asks_people, people
+from prefine.judging.per_token import PerToken, per_token
+from prefine.judging.teachers import Likelihood, Mixed, likelihood, teacher
+from prefine.judging.thoughts import Consistent, Outcome, Repetition, consistent, outcome, repetition
 from prefine.judging.users import EachResponse, user_judge
 
 __all__ = [
     "HELP",
     "JUDGES",
     "BradleyTerryTable",
+    "Choices",
+    "Classifier",
     "Compared",
+    "Composite",
+    "Consistent",
+    "DropoutJudge",
     "EachResponse",
+    "Estimate",
+    "FollowUps",
     "ImplicitReward",
     "Induced",
     "Judge",
     "Keywords",
     "LanguageJudge",
     "Length",
+    "Likelihood",
+    "Mixed",
     "OnDisk",
+    "OptionChoice",
+    "OptionScore",
+    "Outcome",
+    "People",
+    "PerToken",
     "ProcessReward",
+    "Repetition",
     "RewardJudge",
     "Scored",
     "SelfJudge",
+    "Stepped",
     "Verifier",
     "Votes",
     "WinRates",
     "YesProbability",
+    "agreement",
+    "asks_people",
     "boxed",
+    "choices",
+    "classifier",
+    "composite",
+    "consistent",
+    "dropout",
+    "estimate",
     "extract_by",
     "final_answer",
     "find",
+    "follow_ups",
     "implicit_reward",
     "induced",
     "language_judge",
     "last_number",
+    "likelihood",
+    "option_choice",
+    "option_score",
+    "outcome",
+    "people",
+    "per_token",
     "process_reward",
+    "repetition",
     "reward_model",
     "same",
     "spoken_by",
+    "stepped",
+    "teacher",
+    "two_sided",
     "user_judge",
     "verifier",
     "votes",

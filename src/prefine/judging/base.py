@@ -6,8 +6,9 @@ Randomness inside a judge is derived from its own seed and the slate, so that ju
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Protocol
 
 from prefine.artifacts import PolicyHandle
@@ -47,3 +48,43 @@ def spoken_by(judge: Judge, policy: PolicyHandle) -> Judge:
     bind = getattr(judge, "spoken_by", None)
     bound: Judge = judge if bind is None else bind(policy)
     return bound
+
+
+def labels_given(judged: Iterable[Slate], before: Collection[str]) -> dict[str, int]:
+    """The meter: {"labels", "abstained"} over judged slates, and {"comparisons" among both, "unread"} where not 0.
+
+    A label is a value a candidate, or a comparison for each pair of a table. Counted is the first of the columns that
+    are new; those after it say more about the same answers: NAME_read how many verdicts there were (in a table, 0 for
+    a pair abstains), NAME_unread how many could not be read.
+    """
+    counts = {"labels": 0, "abstained": 0, "comparisons": 0, "unread": 0}
+    for slate in judged:
+        name = next((name for name in slate.feedback if name not in before), None)
+        if name is None:
+            continue
+        answers, unread = list(_answers(slate, name)), slate.feedback.get(f"{name}_unread")
+        counts["labels"] += sum(answers)
+        counts["abstained"] += len(answers) - sum(answers)
+        if slate.feedback[name].kind == "table":
+            counts["comparisons"] += len(answers)
+        if unread is not None:
+            counts["unread"] += round(sum(_once(unread)))
+    return {name: n for name, n in counts.items() if n or name in ("labels", "abstained")}
+
+
+def _answers(slate: Slate, name: str) -> Iterator[bool]:
+    """Of every question asked for this column, whether it was answered."""
+    column, read = slate.feedback[name], slate.feedback.get(f"{name}_read")
+    if column.kind != "table":
+        yield from (v is not None for v in column.values)
+        return
+    known = read.values if read is not None and read.kind == "table" else None
+    yield from (known is None or known[i][j] > 0 for i, j in combinations(range(len(slate)), 2))
+
+
+def _once(column: Feedback) -> Iterator[float]:
+    """The numbers of a column, of a table those above the diagonal."""
+    if column.kind == "table":
+        yield from (row[j] for i, row in enumerate(column.values) for j in range(i + 1, len(row)))
+    else:
+        yield from (v for v in column.values if v is not None)

@@ -81,6 +81,16 @@ def live(model: Any) -> Any:
     return model if hasattr(model, "sample") else model.load()
 
 
+def speaker(model: Any) -> Any:
+    """The same for a judge that may be the policy of the moment, where a recipe has one."""
+    if model is None:
+        raise InputError(
+            "this judge has no model, and the recipe no policy that could judge itself",
+            remedy="name the model that judges, or use a recipe that judges its own samples",
+        )
+    return live(model)
+
+
 def whole(logp_T: np.ndarray) -> float:
     """Log-probability of a response, added up in float64."""
     return float(logp_T.sum(dtype=np.float64))

@@ -9,9 +9,19 @@ from prefine import registry
 from prefine.errors import InputError
 from prefine.judging.base import Judge
 from prefine.judging.checks import LENGTHS, Keywords, Length, verifier, votes
+from prefine.judging.choices import choices
+from prefine.judging.classifier import classifier
+from prefine.judging.composite import read_composite
+from prefine.judging.dropout import dropout
+from prefine.judging.estimates import estimate
+from prefine.judging.followups import follow_ups
 from prefine.judging.language import LanguageJudge, SelfJudge, YesProbability, language_judge, yes_judge
 from prefine.judging.models import OnDisk, implicit_reward, process_reward, reward_model
+from prefine.judging.options import option_choice, option_score
+from prefine.judging.people import people
 from prefine.judging.tagged import Tagged
+from prefine.judging.teachers import likelihood
+from prefine.judging.thoughts import consistent
 from prefine.judging.users import user_judge
 
 
@@ -64,6 +74,22 @@ def _self(argument: str) -> Judge:
 SELVES: Mapping[str, LanguageJudge | YesProbability] = {"grade": language_judge(None), "yes": yes_judge(None)}
 
 
+def _spoken(name: str, factory: Callable[..., Judge]) -> Callable[[str], Judge]:
+    """A judge whose model is in a directory, or the policy of the moment: "self"."""
+    return lambda argument: factory(None if argument == "self" else _directory(name, argument))
+
+
+def _composite(argument: str) -> Judge:
+    return read_composite(_needed("composite", argument), find)
+
+
+def _people(argument: str) -> Judge:
+    asks, _, options = argument.partition(",")
+    return registry.make(
+        "people", people, "people", {"asks": asks or "pairs", **registry.read(f"x({options})").options}
+    )
+
+
 def _directory(name: str, argument: str) -> OnDisk:
     path = Path(_needed(name, argument))
     if not path.is_dir():
@@ -73,6 +99,10 @@ def _directory(name: str, argument: str) -> OnDisk:
 
 def _reward_model(argument: str) -> Judge:
     return reward_model(_directory("reward-model", argument))
+
+
+def _dropout(argument: str) -> Judge:
+    return dropout(_directory("dropout", argument))
 
 
 def _process_reward(argument: str) -> Judge:
@@ -93,6 +123,28 @@ def _language(argument: str) -> Judge:
 
 def _yes(argument: str) -> Judge:
     return yes_judge(_directory("yes", argument))
+
+
+def _classifier(argument: str) -> Judge:
+    return classifier(None if argument in ("", "self") else _directory("classifier", argument))
+
+
+def _estimate(argument: str) -> Judge:
+    return estimate(argument or "auto", name="score")
+
+
+def _consistent(argument: str) -> Judge:
+    return consistent(argument or "tags")
+
+
+def _likelihood(argument: str) -> Judge:
+    return likelihood(_directory("likelihood", argument))
+
+
+def _follow_ups(argument: str) -> Judge:
+    place, _, named = argument.partition(",")
+    model = None if place in ("", "self") else _directory("follow-ups", place)
+    return follow_ups(model, named or "helpfulness")
 
 
 def _endpoint(argument: str) -> Judge:
@@ -117,12 +169,23 @@ JUDGES: Mapping[str, Callable[[str], Judge]] = {
     "verifier": _verifier,
     "votes": _votes,
     "tagged": _tagged,
+    "estimate": _estimate,
+    "consistent": _consistent,
     "reward-model": _reward_model,
+    "dropout": _dropout,
     "process-reward": _process_reward,
     "implicit-reward": _implicit_reward,
     "language": _language,
     "yes": _yes,
+    "classifier": _classifier,
+    "choice": _spoken("choice", choices),
+    "likelihood": _likelihood,
+    "best": _spoken("best", option_choice),
+    "rating": _spoken("rating", option_score),
     "self": _self,
+    "composite": _composite,
+    "follow-ups": _follow_ups,
+    "people": _people,
     "endpoint": _endpoint,
     "python": user_judge,
 }
@@ -135,12 +198,24 @@ HELP: Mapping[str, str] = {
     "verifier": "verifier[:auto|boxed|number|MARKER], against the answer in the prompt's meta",
     "votes": "votes[:auto|boxed|number|MARKER], how many responses agree with this one",
     "tagged": "tagged[:META], right, wrong, unreadable, or out of form: <think> and <answer> tags, against the answer",
+    "estimate": "estimate[:auto|boxed|number|MARKER], how near a number is to the answer in the prompt's meta",
+    "consistent": "consistent[:tags|MARKER], whether the answer is the last number of the thought before it",
     "reward-model": "reward-model:DIR, a model fitted by `prefine`",
+    "dropout": "dropout:DIR, a model fitted by `prefine` asked 10 times with dropout on: means and how far they agree",
     "process-reward": "process-reward:DIR, the lowest reward over the lines of the response",
     "implicit-reward": "implicit-reward:POLICY_DIR,REFERENCE_DIR, the log-ratio of two models",
     "language": "language:DIR, a model that writes a grade",
+    "classifier": "classifier[:DIR|self], the share of yes against no, the question by the category of the prompt",
     "yes": "yes:DIR, a model's probability that the answer is good",
+    "choice": "choice:DIR|self, a model's probability of A over B for every two answers, asked in both orders",
+    "likelihood": "likelihood:DIR, a model's mean log-likelihood of the answer's tokens",
+    "best": "best:DIR|self, a model's probability that a response is the best of all, each in each place once",
+    "rating": "rating:DIR|self, a grade from 1 to 5 as the mean of a model's probabilities, none is sampled",
     "self": "self[:grade|yes], the policy of the moment judges its own responses",
+    "composite": "composite:1*JUDGE + 0.2*JUDGE, a weighted sum; on a common scale within z(...) or rank(...)",
+    "follow-ups": "follow-ups[:DIR|self[,helpfulness|short|FILE.json]], how much likelier pleased users are than "
+    "displeased ones to speak next, under a model or the policy of the moment",
+    "people": "people[:pairs|rating|thumbs][,votes=N], people who answer with `prefine label`; the run stops for them",
     "endpoint": "endpoint:URL#MODEL, a model behind an OpenAI-compatible server that writes a grade",
     "python": "python:FILE.py:FUNCTION, a function of (prompt, response) of your own",
 }

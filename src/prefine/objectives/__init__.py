@@ -37,7 +37,9 @@ several_references  one virtual reference of several, or a loss each: mrpo, mult
 rationales   a rationale beside the pair: with_rationale, rationale_dpo, rationale_orpo
 
 sets         accepted against rejected sets: mpo_set, pmpo (and its optimum), SetContrast
+one_against_many  one accepted response against several, offset by rewards: ampo
 listwise     rankings: pro, plackett_luce
+orders       the distribution over all orders of K responses, towards a teacher's: pad, ranked_by
 relative     contrasts across the prompts of a step: rpo_relative
 multilevel   differences of differences: mapl, mapl_reward
 
@@ -77,6 +79,8 @@ from prefine.objectives.measures import LogOdds, LogProbability, LogRatio, Measu
 from prefine.objectives.multilevel import SignedSum, mapl, mapl_reward
 from prefine.objectives.noise import lcpo, robust
 from prefine.objectives.on_policy import OnPolicy, on_policy, wpo
+from prefine.objectives.one_against_many import AroundMean, ampo
+from prefine.objectives.orders import OrdersTaught, OrderTaught, over_orders, pad, ranked_by
 from prefine.objectives.pairwise import Pairs, bradley_terry, dpo, ipo, length_regularised, simpo
 from prefine.objectives.pointwise import Points, binary_cross_entropy, kto
 from prefine.objectives.policy_gradient import (
@@ -118,6 +122,7 @@ FACTORIES: Mapping[str, Callable[..., Objective]] = {
     "scpo": scpo,
     "orpo": orpo,
     "mpo-set": mpo_set,
+    "ampo": ampo,
     "pmpo": pmpo,
     "pro": pro,
     "plackett-luce": plackett_luce,
@@ -154,6 +159,8 @@ FACTORIES: Mapping[str, Callable[..., Objective]] = {
     "multi-dpo": multi_dpo,
     "rationale-dpo": rationale_dpo,
     "rationale-orpo": rationale_orpo,
+    "pad": pad,
+    "ranked-by": ranked_by,
 }
 """By name, for the command line and YAML."""
 
@@ -229,6 +236,7 @@ __all__ = [
     "WRAPPERS",
     "AgainstGroup",
     "Anchored",
+    "AroundMean",
     "Crossed",
     "Degree",
     "Differing",
@@ -250,6 +258,8 @@ __all__ = [
     "Objective",
     "OnPolicy",
     "OneEach",
+    "OrderTaught",
+    "OrdersTaught",
     "Pairs",
     "Points",
     "RandomTokens",
@@ -274,6 +284,7 @@ __all__ = [
     "Valued",
     "VirtualRatio",
     "add",
+    "ampo",
     "aware_of_degree",
     "binary_cross_entropy",
     "bradley_terry",
@@ -309,6 +320,8 @@ __all__ = [
     "multi_dpo",
     "on_policy",
     "orpo",
+    "over_orders",
+    "pad",
     "penalised",
     "plackett_luce",
     "plus_likelihood",
@@ -318,6 +331,7 @@ __all__ = [
     "ppo_value",
     "prior_gap",
     "pro",
+    "ranked_by",
     "rationale_dpo",
     "rationale_orpo",
     "read",

@@ -86,7 +86,8 @@ class MaskNet(nn.Module):
     """(N, T) masks from a reference's states, without gradient to them; exact zeros through the ReLU.
 
     "all": a shared LayerNorm, a number a layer by ReLU(W_l h + b_l), and a mixer without bias to one, ReLU.
-    "last": the last layer's number alone. "two-layer": the last layer through 200 units.
+    "last": the last layer's number alone. "two-layer": the last layer through 200 units. With a ``bias`` above 0
+    every token starts with that mask.
     """
 
     def __init__(self, net: str, dropout: float, bias: float, lr_factor: float, size: Size) -> None:
@@ -98,17 +99,18 @@ class MaskNet(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(size.hidden, wide) for _ in range(size.layers if net == "all" else 1))
         inputs = size.layers if net == "all" else wide
         self.mixer = None if net == "last" else nn.Linear(inputs, 1, bias=net == "two-layer")
-        last = self.heads[0] if net == "last" else self.mixer
+        starting = self.heads if net != "two-layer" else [self.mixer]
         with torch.no_grad():
             if net == "all":
                 assert self.mixer is not None
                 # Only an average of non-negative numbers is sure to begin off the ReLU's flat side.
                 self.mixer.weight.fill_(1 / size.layers)
-                for head in self.heads:
-                    head.get_parameter("bias").fill_(bias)
-            else:
-                assert last is not None
-                last.get_parameter("bias").fill_(bias)
+            for layer in starting:
+                assert layer is not None
+                layer.get_parameter("bias").fill_(bias)
+                if bias > 0:
+                    # Random weights would shut some tokens at once, and a ReLU that is shut never learns to open.
+                    layer.get_parameter("weight").zero_()
         self.zeros, self.seen = 0.0, 0.0
 
     def forward(self, view: View) -> Tensor:

@@ -251,6 +251,14 @@ class Table(nn.Module):
         self.register_buffer("features_PAD", features.clone())
         self.theta_D = nn.Parameter(theta)
 
+    def linear(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Base logits (P, A), features (P, A, D) and theta (D,): logits are base + features . theta. A plain table has
+        a feature a cell."""
+        if hasattr(self, "theta_D"):
+            return self.logits_PA, self.features_PAD, self.theta_D
+        one_PAD = torch.eye(self.logits_PA.numel(), dtype=torch.float64).reshape(*self.logits_PA.shape, -1)
+        return torch.zeros_like(self.logits_PA), one_PAD.to(self.logits_PA.device), self.logits_PA.flatten()
+
     def forward(self) -> Tensor:
         logits_PA = self.logits_PA
         if hasattr(self, "theta_D"):
@@ -262,6 +270,7 @@ class TableView:
     """A table on the rows of a batch (see ``objectives.readings.View``): it has distributions and no states."""
 
     def __init__(self, policy: Tabular, batch: Batch) -> None:
+        self.table: Any = policy.module
         self.logp_PA = policy.module()
         self.mask_NT = batch.mask_NT.to(self.logp_PA.device)
         self.row_M, self.slot_M = self.mask_NT.nonzero(as_tuple=True)

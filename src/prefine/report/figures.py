@@ -184,7 +184,7 @@ def cost(record: Record) -> Cost:
             continue
         made[verb] += 1
         seconds[verb] += get(event, "seconds") or 0.0
-        for name in COUNTED.get(verb, ()):
+        for name in () if (verb, event.get("role")) in UNPAID else COUNTED.get(verb, ()):
             totals[f"{verb} {name}"] += get(event, name) or 0.0
     for event in record.reused:
         reused[str(event.get("verb") or "?")] += 1
@@ -210,6 +210,10 @@ COUNTED: Mapping[str, tuple[str, ...]] = {
     "sample": ("candidates", "tokens"),
 }
 """Which figures of which verbs add up to a cost."""
+
+
+UNPAID = {("judge", "view"), ("judge", "evaluation")}
+"""Judgements that ask nobody for a label: the models' own view of their samples, and the yardstick's."""
 
 
 def rounds_done(record: Record) -> int:

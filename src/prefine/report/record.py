@@ -20,7 +20,10 @@ from prefine.store import holder
 
 Row = Mapping[str, Any]
 
-STATES = ("running", "finished", "failed", "stopped")
+STATES = ("running", "finished", "failed", "stopped", "waiting")
+
+ENDS = {"done": "finished", "waiting": "waiting"}
+"""What a launch's last word makes of the run."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +81,19 @@ class Record:
 
     @property
     def state(self) -> str:
-        """One of STATES. "stopped" is in the middle, by a kill or Ctrl-C: the same command goes on with it."""
+        """One of STATES. "stopped" is in the middle, by a kill or Ctrl-C: the same command goes on with it. "waiting" is
+        for people's labels."""
         if self.holder is not None:
             return "running"
         last = self.journal[-1] if self.journal else {}
-        if last.get("verb") == "run" and last.get("event") == "done":
-            return "finished"
+        if last.get("verb") == "run" and last.get("event") in ENDS:
+            return ENDS[last["event"]]
         return "failed" if self.failure else "stopped"
+
+    @property
+    def wants(self) -> str:
+        """What a waiting run waits for, in one line."""
+        return str(self.journal[-1].get("error") or "labels").split("\n")[0] if self.state == "waiting" else ""
 
     @property
     def unfinished(self) -> tuple[Row, ...]:

@@ -16,7 +16,7 @@ from prefine.report.figures import Cost, cost, main_evaluation, rounds_done
 from prefine.report.html import say_count, say_seconds
 from prefine.report.record import Record, get, number, read_record
 
-STYLE = {"running": "cyan", "finished": "green", "failed": "red", "stopped": "yellow"}
+STYLE = {"running": "cyan", "finished": "green", "failed": "red", "stopped": "yellow", "waiting": "magenta"}
 FIGURES = ("reward", "win_rate", "kl", "length", "pair_accuracy")
 NAMES = {"win_rate": "wins", "kl": "KL", "pair_accuracy": "pairs"}
 
@@ -85,7 +85,7 @@ def status_of(run_dir: str | Path) -> Standing:
         name=record.path.resolve().name, path=record.path, system=_system(record), state=record.state,
         holder=record.holder, failure=record.failure, rounds=rounds, of_rounds=of_rounds,
         launches=record.launches, done=tuple(done.values()), now=now,
-        left=_left(record.state, rounds, of_rounds, now), figures=_figures(record), cost=cost(record),
+        left=_left(record, rounds, of_rounds, now), figures=_figures(record), cost=cost(record),
     )  # fmt: skip
 
 
@@ -200,9 +200,12 @@ def _figures(record: Record) -> dict[str, float]:
     return {n: v for n in FIGURES if points and (v := get(points[-1].row, n)) is not None}
 
 
-def _left(state: str, rounds: int, of_rounds: int | None, now: Sequence[str]) -> str:
+def _left(record: Record, rounds: int, of_rounds: int | None, now: Sequence[str]) -> str:
+    state = record.state
     if state == "finished":
         return "nothing"
+    if state == "waiting":
+        return f"{record.wants}: prefine label {record.path}, then the same command goes on"
     parts = [f"the rest of “{name}”" for name in now]
     if of_rounds is not None and of_rounds > rounds:
         parts.append(f"{of_rounds - rounds} of {of_rounds} rounds")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from prefine.policies.tabular import Tabular
-from prefine.slate import Candidate, Slate, labels
+from prefine.slate import Candidate, Slate, labels, scores
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,19 @@ class LogLinear:
             two = (Candidate(str(chosen)), Candidate(str(rejected)))
             meta = {"id": str(i), "annotator": str(i % len(self.flips))}
             yield Slate(f"x{x}", two, {"preferred": labels([True, False])}, meta)
+
+    def lists(self, first: int, last: int, n: int = 4, noise: float = 0.0) -> Iterator[Slate]:
+        """n different actions of each of the prompts first .. last - 1, with the reward plus N(0, noise) as "score".
+
+        >>> [len(slate) for slate in LogLinear().lists(0, 2)]
+        [4, 4]
+        """
+        rng = np.random.default_rng([self.seed, 3, first])
+        for x in range(first, last):
+            actions = rng.choice(self.actions, n, replace=False)
+            found = self.features[x, actions] @ self.theta + noise * rng.normal(size=n)
+            some = tuple(Candidate(str(a)) for a in actions)
+            yield Slate(f"x{x}", some, {"score": scores(found.tolist())}, {"id": f"x{x}"})
 
     def base(self, folder: Path) -> Path:
         """Directory of the uniform policy with theta = 0."""

@@ -20,6 +20,7 @@ Several columns of scores give a goal of several numbers.
 from __future__ import annotations
 
 import dataclasses
+import random
 from collections.abc import Mapping
 from typing import Literal
 
@@ -32,8 +33,10 @@ from prefine.claims import Lab
 from prefine.curating.goals import TEXT, Goals, WithoutGoal, aimed, goals, range_of, relabelled
 from prefine.errors import InputError
 from prefine.judging.base import Judge
+from prefine.policies.tabular import Tabular
 from prefine.registry import Part, one_of
 from prefine.run import Run
+from prefine.worlds.words import GRADES, by_one_writer
 
 
 @system(
@@ -103,40 +106,43 @@ def ask_for_the_best(run: Run, put: Goals) -> None:
 
 @claim(
     "reward-augmented",
-    statement="On all pairs of four scored reviews a prompt, where good reviews are often the rejected ones: the mean "
-    "gold reward of what the model writes rises with the goal it is asked for (Spearman of at least 0.9 over the goals "
-    "2, 4, 6, 8, 10 in every seed); asked for 10 it writes better reviews than plain DPO trained on the same pairs for "
-    "as many steps, in the mean over seeds; and rejected reviews with a score in the upper quarter stay likelier under "
-    "their own goal than under DPO in every seed.",
+    statement="On pairs by three writers of unlike skill, each pair by one of them, so that good responses are often the "
+    "rejected ones: the mean gold reward rises with the goal asked for (Spearman of at least 0.9 over the goals 2, 4, "
+    "6, 8, 10 in every seed); asked for 10 it is above that of plain DPO on the same pairs after as many steps, in every "
+    "seed; and rejected responses with a score in the upper quarter stay likelier under their own goal than under DPO.",
     baseline="dpo on the same pairs, as many steps",
     seeds=(0, 1, 2),
-    holds=lambda f: (
-        bool(np.all(f["spearman"] >= 0.9) and np.all(f["good_rejected"] > f["dpo_good_rejected"]))
-        and f["goal_10"].mean() > f["dpo"].mean()
+    holds=lambda f: bool(
+        np.all(f["spearman"] >= 0.9)
+        and np.all(f["good_rejected"] > f["dpo_good_rejected"])
+        and np.all(f["goal_10"] > f["dpo"])
     ),
 )
 def rises_with_the_goal(lab: Lab, seed: int) -> Mapping[str, float]:
-    """Four samples of the base a prompt, all their pairs. Good rejected ones: log-ratio to the base of the rejected
-    responses whose goal is above 7.75, under that goal (or, for DPO, under none)."""
-    world = lab.world("reviews")
-    run = lab.run("goals", seed, world=world, lr=2e-3, batch_size=32, epochs=3)
-    start, held_out = lab.base(run, world), lab.prompts(run, world, 96, split="test")
-    judged = run.judge(run.sample(start, lab.prompts(run, world, 160), n=4), world.annotators["perfect"])
-    pairs = run.curate(judged, curating.all_pairs())
-    put = goals(scales=[(-1.0, 1.0)], text="{goal}", digits=0)
+    """A table of four prompts, with every goal and without, and 40 words with grades from 1 to 10; rewards are exact.
+
+    Good rejected ones: log-ratio to the base of the rejected words with a goal above 7.75, under that goal (or, for
+    DPO, under none). DPO sees nobody's good words beside another's bad ones, so it raises what beats a worse word of
+    the same writer, however bad both are."""
+    asking = ("a:", "b:", "c:", "d:")
+    run = lab.run("goals", seed, lr=0.1, batch_size=32, epochs=6, log_every=1000)
+    put = goals(text="{goal}", digits=0)
+    asked = [put.words((str(g),)) + "\n\n" for g in range(1, 11)]
+    Tabular.uniform([f"{goal}{x}" for goal in ("", *asked) for x in asking], list(GRADES)).save(lab.root / "base")
+    start = run.policy(lab.root / "base")
+    pairs = run.curate(run.slates(by_one_writer(asking, 960, random.Random(f"writers {seed}"))), curating.all_pairs())
     lessons = run.curate(pairs, relabelled(put))
-    steps = run.settings.steps(len(lessons))
-    loss = objectives.dpo(0.1)
+    steps, loss = run.settings.steps(len(lessons)), objectives.dpo(0.1)
     ours, plain = (run.train(start, data, objective=loss, max_steps=steps) for data in (lessons, pairs))
 
-    def gold(policy: PolicyHandle, prompts: Slates) -> float:
-        drawn = run.judge(run.sample(policy, prompts, n=4, role="evaluation"), WithoutGoal(world.gold))
-        return float(np.mean([v for slate in drawn for v in slate.column("gold")]))
+    def gold(policy: PolicyHandle, goal: str = "") -> float:
+        table = policy.load()
+        assert isinstance(table, Tabular)
+        grade_A = np.array(list(GRADES.values()))
+        return float(np.mean([table.probabilities(f"{goal}{x}").numpy() @ grade_A for x in asking]))
 
-    asked = {goal: run.slates(aimed(put, (str(goal),)).slates(held_out)) for goal in (2, 4, 6, 8, 10)}
-    figures = {f"goal_{goal}": gold(ours, prompts) for goal, prompts in asked.items()}
+    figures = {f"goal_{g}": gold(ours, asked[g - 1]) for g in (2, 4, 6, 8, 10)}
     order = np.argsort(np.argsort(list(figures.values())))
-    spearman = float(np.corrcoef(order, np.arange(len(order)))[0, 1])
 
     def moved(policy: PolicyHandle, data: Contrasts, member: int) -> np.ndarray:
         return (np.asarray(run.logps(policy, data).sums()) - np.asarray(run.logps(start, data).sums()))[:, member]
@@ -146,9 +152,9 @@ def rises_with_the_goal(lab: Lab, seed: int) -> Mapping[str, float]:
     top = [i for i, c in enumerate(pairs) if float(put.of(c.slate, c.members[1])[0]) > 7.75]
     return {
         **figures,
-        "base": gold(start, held_out),
-        "dpo": gold(plain, held_out),
-        "spearman": spearman,
+        "base": gold(start),
+        "dpo": gold(plain),
+        "spearman": float(np.corrcoef(order, np.arange(len(order)))[0, 1]),
         "good_rejected": float(moved(ours, lessons, 0)[own].mean()),
         "dpo_good_rejected": float(moved(plain, pairs, 1)[top].mean()),
         "good_rejected_share": len(top) / len(pairs),

@@ -32,6 +32,7 @@ from prefine import curating, judging, objectives
 from prefine.artifacts import Contrasts, PolicyHandle, Slates
 from prefine.catalogue import claim, system
 from prefine.claims import Lab
+from prefine.curating.tags import said
 from prefine.errors import InputError
 from prefine.evaluation import drawn, score_column
 from prefine.registry import at_least, between, one_of, positive
@@ -224,12 +225,6 @@ class Saying:
     def __call__(self, rows: Iterable[Contrast], rng: random.Random) -> Iterator[Contrast]:
         found = [contrast for contrast in rows if said(contrast.slate, self.column) == self.value]
         return iter(rng.sample(found, min(self.most, len(found))))
-
-
-def said(slate: Slate, column: str) -> str | None:
-    """What a row says in a column that belongs to its prompt."""
-    value = slate.meta.get(column, slate.meta.get("extra", {}).get(column))
-    return None if value is None else str(value)
 
 
 def counted(slates: Iterable[Slate], column: str) -> Counter[str]:

@@ -20,6 +20,7 @@ from prefine.catalogue import claim, system
 from prefine.claims import Lab
 from prefine.registry import at_least, one_of
 from prefine.run import Run
+from prefine.worlds import words
 
 ORDERS: Mapping[str, Callable[..., Any]] = {
     "local": curating.local_stage, "global": curating.global_stage,
@@ -68,28 +69,34 @@ def curry_dpo(
 
 @claim(
     "curry-dpo",
-    statement="With 4 graded responses a prompt and equal numbers of steps, three stages from easy to hard with a "
-    "moving reference reach a higher gold reward than DPO on the best and the worst alone, and at least that of the "
-    "stages from hard to easy.",
+    statement="With 4 graded responses a prompt, of which many have one coarse fault, and equal numbers of steps, three "
+    "stages from easy to hard with a moving reference reach a higher gold reward than DPO on the best and the worst "
+    "alone, at the better of two betas, and at least that of the stages from hard to easy, in the mean over seeds.",
     baseline="DPO on single pairs; the reversed curriculum",
     seeds=(0, 1, 2, 3, 4),
-    holds=lambda f: f["curry"].mean() > f["single"].mean() and f["curry"].mean() >= f["reversed"].mean(),
+    holds=lambda f: bool(
+        f["curry"].mean() > max(f["single"].mean(), f["single_close"].mean())
+        and f["curry"].mean() >= f["reversed"].mean()
+    ),
 )
 def easy_to_hard(lab: Lab, seed: int) -> Mapping[str, float]:
-    """The assistant's base, 4 samples a prompt with four unlike gold rewards; the same number of steps for all."""
-    world = lab.world("assistant")
-    run = lab.run("stages", seed, world=world, lr=5e-4, batch_size=16)
-    base, held_out = lab.base(run, world), lab.prompts(run, world, 128, split="test")
-    judged = run.judge(run.sample(base, lab.prompts(run, world, 240), n=4), world.annotators["perfect"])
+    """Two writers of five shout, which outweighs what else they say: the best and the worst of four differ in that, and
+    what is good among those who do not shout is in the closer pairs. (Where one scale alone separates responses, the
+    best and the worst are the most telling pair there is, and single pairs come out ahead.)"""
+    world = words.world(words.Writer(begins=tuple(f" {mark}" for mark in "...!!")))
+    run = lab.run("stages", seed, world=world, lr=1e-3, batch_size=16, epochs=4, log_every=1000)
+    base, held_out = lab.base(run, world), lab.prompts(run, world, 56, split="test")
+    judged = run.judge(run.sample(base, lab.prompts(run, world, 100), n=4), world.annotators["perfect"])
     four = run.slates(slate for slate in judged if len(set(slate.column("score"))) == 4)
     single: Contrasts = run.curate(four, curating.extremes("score"))
     arms = {
-        "curry": curry_dpo(run, base, four),
-        "reversed": curry_dpo(run, base, four, hard_first=True),
-        "single": run.train(base, single, objective=objectives.dpo(0.1), epochs=3),
+        "curry": curry_dpo(run, base, four, beta=1.0),
+        "reversed": curry_dpo(run, base, four, beta=1.0, hard_first=True),
+        "single": run.train(base, single, objective=objectives.dpo(0.1), epochs=12),
+        "single_close": run.train(base, single, objective=objectives.dpo(1.0), epochs=12),
     }
     figures: dict[str, float] = {}
     for name, policy in {"base": base, **arms}.items():
-        found = run.evaluate(policy, held_out, judge=world.gold, start=base, n=4)
+        found = run.evaluate(policy, held_out, judge=world.gold, start=base, n=16)
         figures |= {name: found["reward"], f"{name}_kl": found.get("kl", 0.0)}
     return figures

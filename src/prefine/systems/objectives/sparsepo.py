@@ -9,8 +9,9 @@ KL over the vocabulary, with gradient. Masks are learnt along: of every layer's 
 the token) ReLU(W_l h + b_l), mixed to one number and through a ReLU again, so many are exactly 0; or they come from the
 reference's activations (MaPO), fixed. Masks are of no use after training. All 1: TDPO1; 1 and 0: DPO.
 
-From the released code. Two choices here: the mixer starts as an average, since a ReLU that starts shut stays shut; and
-MaPO hears attention, feed-forward and output of every layer, and the logits, at the place that predicts a token.
+From the released code. Choices here: the mixer starts as an average and with a bias all masks start equal, since a ReLU
+that starts shut stays shut; masks decay as the policy does (0.01 in the code: nothing beside an L1 norm); MaPO hears
+attention, feed-forward and output of every layer, and the logits, at the place that predicts a token.
 """
 
 from __future__ import annotations
@@ -81,12 +82,12 @@ def sparsepo(
     ),
 )
 def after_the_marker(lab: Lab, seed: int) -> Mapping[str, float]:
-    """Independent masks of the last layer, bias 0.5, lam 0.01, beta 0.5; a tiny language model."""
+    """Independent masks of the last layer, bias 0.5, lam 0.01, beta 0.5; a tiny language model, at DPO's best rate."""
     run = lab.run("masks", seed, lr=4e-3, batch_size=16, max_steps=120, schedule="constant")
     base = run.policy(symbols.base(lab.worlds or lab.root / "worlds"))
     judged = run.judge(run.slates(symbols.slates(256, seed)), symbols.GOLD)
     pairs = run.curate(judged, curating.extremes("gold"))
-    sparse = objectives.sparsepo(0.5, "independent", 0.01, 0.01, "last", 0.0, bias=0.5, mask_lr=2.5)
+    sparse = objectives.sparsepo(0.5, "independent", 0.01, 0.01, "last", 0.0, bias=0.5)
     trained = {
         name: run.train(base, pairs, objective=objective)
         for name, objective in {"dpo": objectives.dpo(0.5), "sparsepo": sparse}.items()

@@ -1,0 +1,1 @@
+"""Systems that decide what is worth a label."""

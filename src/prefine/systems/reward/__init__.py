@@ -1,0 +1,1 @@
+"""Published systems whose first concern is where the reward comes from."""

@@ -1,0 +1,141 @@
+"""The words world: a response is a few words, and every word has a hidden grade. For claims that take seconds.
+
+A prompt names a user and a thing, ``Ana on tea:``, and the base policy, a very small language model, writes words at
+random, whoever asks. Half of the prompts it has read have a number or a list of instructions with them
+(``curating.goals``, ``curating.instructions``), of which it takes no notice. Gold is the mean grade of the words, from
+1 to 10, less 5 for shouting (a "!" in front, where calm people have a "."; only some writers have either).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import product
+from pathlib import Path
+
+from prefine.curating.instructions import GENERATORS, instructed
+from prefine.judging.annotators import Noisy, Perfect
+from prefine.judging.base import Scored
+from prefine.slate import Candidate, Prompt, Slate, prompt_text, scores
+from prefine.worlds.base import World
+from prefine.worlds.pretrain import Settings, pretrained
+from prefine.worlds.splits import draw, part
+
+SMALL = Settings(steps=240, rows=32, width=48, layers=2, heads=4, context=96, peak_lr=5e-3, words=1200, seed=7)
+
+GRADES: Mapping[str, int] = {
+    consonant + vowel: 1 + (7 * i + 3 * j) % 10
+    for i, consonant in enumerate("bdfgklmprt") for j, vowel in enumerate("aeio")
+}  # fmt: skip
+"""Four words of every grade."""
+
+CALM, SHOUT = ".", "!"
+
+USERS = ("Ana", "Ben", "Cleo", "Dev", "Eva", "Finn", "Gus", "Hana", "Ida", "Jon", "Kim", "Leo")
+THINGS = (
+    "tea", "rain", "paint", "chess", "trains", "bread", "music", "boats", "maps", "wool", "clocks", "snow",
+    "soup", "kites", "coins", "lamps", "roses", "drums", "masks", "ropes", "tiles", "shells", "stamps", "bells",
+)  # fmt: skip
+
+Frame = Callable[[Prompt, str, random.Random], Prompt]
+"""(prompt, response, rng) -> the prompt with something more in it, that the base reads and takes no notice of."""
+
+
+@cache
+def _slates() -> tuple[Slate, ...]:
+    asked = ((f"{user} on {thing}", user) for user, thing in product(USERS, THINGS))
+    return tuple(Slate(f"{text}:", meta={"id": text, "user": user}) for text, user in asked)
+
+
+@cache
+def _train() -> tuple[Slate, ...]:
+    return tuple(part("words", _slates(), "train"))
+
+
+def prompts(split: str, n: int, seed: int = 0) -> list[Slate]:
+    """n different prompts of a split."""
+    return draw("words", _slates(), split, n, seed)
+
+
+def gold(slate: Slate) -> list[float]:
+    """The mean grade of what is written, where what is no word has grade 1, less 5 for a "!".
+
+    >>> from prefine.slate import Candidate
+    >>> gold(Slate("?", tuple(map(Candidate, (" bo da", " ! bo da", " . bo x", "")))))
+    [9.0, 4.0, 5.5, 1.0]
+    """
+    found = []
+    for i in range(len(slate)):
+        text = slate.response(i)
+        grades = [GRADES.get(word, 1) for word in text.replace(CALM, "").replace(SHOUT, "").split()]
+        found.append((sum(grades) / len(grades) if grades else 1.0) - 5.0 * (SHOUT in text))
+    return found
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Who the base imitates: one of ``begins``, from ``fewest`` to ``most`` words, all alike likely, one of ``ends``."""
+
+    fewest: int = 5
+    most: int = 5
+    begins: tuple[str, ...] = ("",)
+    ends: tuple[str, ...] = ("",)
+    frame: Frame | None = None
+
+    def __call__(self, rng: random.Random) -> tuple[str, str]:
+        response = self.response(rng)
+        prompt = rng.choice(_train()).prompt
+        if self.frame is not None and rng.random() < 0.5:
+            prompt = self.frame(prompt, self.response(rng), rng)
+        return prompt_text(prompt), response
+
+    def response(self, rng: random.Random) -> str:
+        said = rng.choices(list(GRADES), k=rng.randint(self.fewest, self.most))
+        return rng.choice(self.begins) + "".join(f" {word}" for word in said) + rng.choice(self.ends)
+
+
+def base(writer: Writer, cache: Path) -> Path:
+    """The directory of the base policy that imitates this writer."""
+    return pretrained(cache, "words", writer, SMALL, modules=("prefine.curating.instructions",))
+
+
+def world(writer: Writer = Writer()) -> World:
+    """The world with another writer."""
+    judge = Scored(gold, "gold")
+    return World(
+        name="words",
+        summary="a few words; gold is their mean hidden grade",
+        prompts=prompts,
+        gold=judge,
+        annotators={"perfect": Perfect(judge), "noisy": Noisy(judge, rate=0.2)},
+        base=partial(base, writer),
+        max_tokens=2 * writer.most + 4,
+    )
+
+
+# -- what stands in a prompt beside the question
+
+
+def numbered(prompt: Prompt, response: str, rng: random.Random) -> Prompt:
+    """A number from 1 to 10 in front."""
+    return f"{rng.randint(1, 10)}\n\n{prompt_text(prompt)}"
+
+
+def instructed_in(kinds: tuple[str, ...], most: int, prompt: Prompt, response: str, rng: random.Random) -> Prompt:
+    """Up to so many instructions behind the question, each kept or broken by another response."""
+    some = rng.sample(list(kinds), rng.randint(1, most))
+    return instructed(prompt, [GENERATORS[kind](response, rng.random() < 0.5, rng) for kind in some])
+
+
+# -- what others than the base write
+
+
+def by_one_writer(prompts: Sequence[str], n: int, rng: random.Random) -> Iterator[Slate]:
+    """Two single words with their grades as scores, both by the same of three writers of unlike skill."""
+    for i in range(n):
+        skill = rng.choice(((8, 9, 10), (5, 6, 7), (1, 2, 3, 4)))
+        said = rng.sample([word for word, grade in GRADES.items() if grade in skill], 2)
+        column = scores([float(GRADES[word]) for word in said])
+        yield Slate(rng.choice(prompts), tuple(map(Candidate, said)), {"score": column}, {"id": str(i)})

@@ -1,0 +1,97 @@
+"""Systems in which a model judges or improves itself: who speaks, who judges, what is learnt, on small models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from prefine import curating, judging
+from prefine.artifacts import PolicyHandle, Slates
+from prefine.engine.settings import TrainSettings
+from prefine.policies.base import Sampling
+from prefine.run import Run
+from prefine.slate import Candidate, Slate
+from prefine.store import read_jsonl
+from prefine.systems.data.ipo_implicit import asked_best, ipo_implicit
+from prefine.systems.iteration.upo import upo
+from prefine.worlds import spelling
+from prefine.worlds.pretrain import Settings, pretrained
+
+SMALL = Settings(steps=4, rows=4, width=16, layers=1, heads=2, context=96)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny language model that knows the words of the spelling world and nothing else."""
+    return pretrained(tmp_path_factory.mktemp("base"), "tiny", spelling.write, SMALL)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    settings = TrainSettings.of({"lr": 1e-3, "batch_size": 8, "max_steps": 1, "save_every": 1000})
+    return Run(tmp_path / "run", settings=settings, sampling=Sampling(max_tokens=6))
+
+
+def prompts(run: Run, n: int = 8) -> Slates:
+    return run.slates(spelling.prompts("train", n, 0))
+
+
+def verbs(run: Run, verb: str) -> list[dict]:  # type: ignore[type-arg]
+    return [r for r in read_jsonl(run.dir / "journal.jsonl") if r["verb"] == verb and r["event"] == "done"]
+
+
+# -- 051 IPO (implicit)
+
+
+def test_051_the_current_policy_judges_and_the_start_is_the_reference(
+    run: Run, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judges, references = [], []
+    judge, train = Run.judge, Run.train
+    monkeypatch.setattr(Run, "judge", lambda self, s, j, **k: (judges.append(j), judge(self, s, j, **k))[1])
+    monkeypatch.setattr(
+        Run, "train", lambda self, p, c, **k: (references.append((p, k["reference"])), train(self, p, c, **k))[1]
+    )
+    start = run.policy(base)
+    end = ipo_implicit(run, start, prompts(run), rounds=2, n=3, temperature=1.0, question=spelling.JUDGE)
+    first, second = judges
+    assert first.model == start and second.model not in (start, end), "who samples judges"
+    assert references[0][0] == start and references[1][0] == second.model
+    assert [reference for _, reference in references] == [start, start]
+    assert isinstance(end, PolicyHandle) and end not in (start, second.model)
+
+
+def test_051_the_question_with_the_best_strict_accuracy_is_asked(run: Run, base: Path) -> None:
+    rows = [Slate("p", (Candidate("aa"), Candidate("b"))), Slate("q", (Candidate("aaa"), Candidate("bb")))]
+    long = judging.find("length")
+    pairs = run.curate(run.judge(run.slates(rows), long), curating.extremes("score"))
+    asks = {"short": judging.find("brevity"), "all alike": judging.find("keywords:zzz"), "long": long}
+    assert asked_best(run, run.policy(base), asks, pairs) == "long"
+    assert read_jsonl(run.dir / "notes.jsonl")[-1]["judge_accuracy"] == 1.0
+    assert asked_best(run, run.policy(base), {n: asks[n] for n in ("all alike", "short")}, pairs) == "all alike"
+    assert read_jsonl(run.dir / "notes.jsonl")[-1]["judge_ties"] == 1.0
+
+
+# -- 003 UPO
+
+
+def test_003_start_is_the_reference_in_every_round_and_the_judges_stay(
+    run: Run, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    references, judges = [], []
+    train, judge = Run.train, Run.judge
+    monkeypatch.setattr(
+        Run, "train", lambda self, p, c, **k: (references.append((p, k.get("reference"))), train(self, p, c, **k))[1]
+    )
+    monkeypatch.setattr(Run, "judge", lambda self, s, j, **k: (judges.append(j), judge(self, s, j, **k))[1])
+    rows = [Slate(s.prompt, (Candidate(" kilo"), Candidate(" echo kelo")), meta=s.meta) for s in prompts(run, 6)]
+    pairs = run.curate(run.judge(run.slates(rows), judging.find("length")), curating.extremes("score"))
+    start = run.policy(base)
+    upo(run, start, prompts(run), pairs, rounds=2, n=4, passes=2, share=1.0, soft=True)
+    rounds = references[3:]
+    assert [reference for _, reference in rounds] == [start, start] and rounds[0][0] != start
+    assert rounds[1][0] not in (rounds[0][0], start)
+    scorers, doubts = judges[1::2], judges[2::2]
+    assert scorers[0] == scorers[1] and doubts[0] == doubts[1] and doubts[0].model != scorers[0].model
+    assert 0 <= read_jsonl(run.dir / "notes.jsonl")[-1]["agreed"] <= 1
