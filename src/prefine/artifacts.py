@@ -146,6 +146,7 @@ class PolicyHandle:
             while len(_LIVE) > LIVE_POLICIES:
                 _LIVE.popitem(last=False)
         _LIVE.move_to_end(self._place)
+        _TOUCHED.add(self._place)
         return _LIVE[self._place]
 
     def release(self) -> None:
@@ -169,6 +170,14 @@ LIVE_POLICIES = 3
 """How many loaded models are kept: the current one, its reference, a judge."""
 
 _LIVE: OrderedDict[Any, Policy] = OrderedDict()
+_TOUCHED: set[Any] = set()
+
+
+def sweep() -> None:
+    """Keep no model loaded that nobody has asked for since the last sweep: past selves of rounds gone by."""
+    for place in [place for place in _LIVE if place not in _TOUCHED]:
+        del _LIVE[place]
+    _TOUCHED.clear()
 
 
 def forget() -> None:

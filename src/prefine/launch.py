@@ -93,7 +93,7 @@ def prepare(values: Mapping[str, Any], *, out: Path | None = None, fresh: bool =
         samplers.need(sampling.get("sampler", "own"))
     settings = TrainSettings.of(train)
     chosen = _settings(options, config.options, suited)
-    TrainSettings.of({k: v for k, v in chosen.items() if k in TRAIN_OPTIONS})  # what the recipe passes on
+    TrainSettings.of({k: chosen[k] for k in passed_on(options)})
     optional = _optional(system)
     asked = wanted(system, chosen, optional)
     names = tuple(n for n in system.inputs if n not in optional or n in asked or source.wants(n))
@@ -270,6 +270,13 @@ def _settings(
         else:
             chosen[name] = option.default
     return chosen
+
+
+def passed_on(options: Mapping[str, Option]) -> list[str]:
+    """Recipe options that are training settings by name and type: the recipe passes them on. (Of another type, such as
+    a clip that is true or false, it is something else that has the same name.)"""
+    both = [name for name in options if name in TRAIN_OPTIONS]
+    return [name for name in both if options[name].type == TRAIN_OPTIONS[name].type]
 
 
 def _optional(system: System) -> frozenset[str]:

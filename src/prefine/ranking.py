@@ -106,9 +106,9 @@ def compared(
     """
     settings = {**at_home, **away}
     found = {
-        name: {setting: accuracy(rewards(run, judge, pairs, f"{name} on {setting}")) for setting, pairs in settings.items()}
+        name: {where: accuracy(rewards(run, judge, pairs, f"{name} on {where}")) for where, pairs in settings.items()}
         for name, judge in judges.items()
-    }  # fmt: skip
+    }
     figures: dict[str, float] = {}
     for name, of in found.items():
         for setting, measured in of.items():

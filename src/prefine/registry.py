@@ -85,8 +85,13 @@ def given_for(option: str, choice: str, inputs: Mapping[str, T | None]) -> T:
     """
     found = one_of(option, choice, inputs)
     if found is None:
-        raise InputError(f"{option}={choice} needs {choice}", remedy="give the other, or that input")
+        needed = MADE_OF.get(choice, choice)
+        raise InputError(f"{option}={choice} needs {needed}", remedy=f"give that, or another {option}")
     return found
+
+
+MADE_OF: Mapping[str, str] = {"samples": "prompts and a judge"}
+"""Choices that are no input themselves: what they are made from."""
 
 
 def positive(**options: float) -> None:

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from prefine.artifacts import Contrasts, Logps, PolicyHandle, Rows, Slates, contrasts_at, kind_of_rows, slates_at
+from prefine.artifacts import Contrasts, Logps, PolicyHandle, Rows, Slates, contrasts_at, kind_of_rows, slates_at, sweep
 from prefine.cluster import Cluster
 from prefine.cluster.local import Here
 from prefine.cluster.work import Judged, Sampled, Scored, Trained
@@ -51,6 +51,7 @@ from prefine.fingerprint import key_of, seed_of
 from prefine.judging.base import Judge, labels_given
 from prefine.judging.people import answered
 from prefine.policies.base import Sampling
+from prefine.roles import judges, speaks, trains
 from prefine.secrets import redact
 from prefine.slate import Slate, beside, slate_of
 from prefine.store import Store, append_json, lock, read_jsonl, room, write_text
@@ -109,7 +110,7 @@ class Run:
         """Whether trainings on as many contrasts see them in the same order, whatever they minimise and whatever values
         they carry: runs to be compared."""
         self.trackers: Sequence[Tracker] = ()
-        self.tracked = 0
+        self.tracked, self.final = 0, ""
         self._asked: dict[str, int] = {}
         root = store or os.environ.get("PREFINE_STORE") or self.dir.parent / ".store"
         self.store = Store(Path(root), self.progress.say)
@@ -122,12 +123,14 @@ class Run:
             self._stack = stack.pop_all()
         for log in ("metrics.jsonl", "evaluations.jsonl", "samples.jsonl", "notes.jsonl"):
             (self.dir / log).unlink(missing_ok=True)  # written again from the artifacts, in the same order
-        self._journal("start", "run")
+        self.store.used_by(self.dir)
+        self._journal("start", "run", store=str(self.store.root.resolve()))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         said = "" if error is None else redact(str(error))[:500]
-        self._journal("done" if error is None else getattr(error, "event", "failed"), "run", error=said)
+        event = "done" if error is None else getattr(error, "event", "failed")
+        self._journal(event, "run", error=said, policy=self.final)
         self._stack.close()
 
     # --- bringing things in -------------------------------------------------------------------------------
@@ -204,7 +207,8 @@ class Run:
             drawn = sum(len(c.tokens or c.text.split()) for s in slates_at(key, out) for c in s.candidates[-n:])
             return {"slates": len(prompts), "candidates": n * len(prompts), "tokens": drawn}
 
-        path = self._make("sample", key, make, label=label or f"sample {n} a prompt", total=len(prompts), role=role)
+        name = label or f"sample {n} a prompt"
+        path = self._make("sample", key, make, label=name, total=len(prompts), role=role, who=speaks(role, policy))
         return slates_at(key, path)
 
     def judge(self, slates: R, judge: Judge, *, role: str = "annotator", label: str = "") -> R:
@@ -225,7 +229,8 @@ class Run:
             in_parts(self.cluster, Judged(judge), slates, width, work, out / f"{kind}.jsonl", tell)
             return {"slates": len(slates), **labels_given(map(slate_of, at(key, out)), first.feedback)}
 
-        path = self._make("judge", key, make, label=label or f"judge {_name(judge)}", total=len(slates), role=role)
+        title = label or f"judge {_name(judge)}"
+        path = self._make("judge", key, make, label=title, total=len(slates), role=role, who=judges(judge))
         found = self.store.manifest(key)["figures"]
         if role == "annotator":
             self._asked[key] = found["labels"] + found["abstained"]
@@ -314,7 +319,8 @@ class Run:
             join_logps(parts, out)
             return {"contrasts": len(contrasts)}
 
-        path = self._make("logps", key, make, label=label or "score the reference", total=len(contrasts))
+        name, who = label or "score the reference", {"scored": policy.key[:12]}
+        path = self._make("logps", key, make, label=name, total=len(contrasts), who=who)
         return Logps(key, path)
 
     def train(
@@ -388,7 +394,8 @@ class Run:
             return {"contrasts": len(contrasts), "steps": result.steps, **sums}
 
         title = label or "train"
-        path = self._make("train", key, make, label=title, total=settings_here.steps(len(contrasts)))
+        steps, who = settings_here.steps(len(contrasts)), trains(policy, {name: named[name] for name in wanted})
+        path = self._make("train", key, make, label=title, total=steps, who=who)
         figures = self.store.manifest(key)["figures"]
         if figures.get("cut"):
             self.progress.say(
@@ -465,6 +472,7 @@ class Run:
         """0 .. n-1, each marked in keys, seeds, journal and report."""
         try:
             for self.round in range(n):
+                sweep()
                 self._journal("start", "round", figures={"round": self.round, "of": n})
                 yield self.round
         finally:
@@ -529,6 +537,7 @@ class Run:
         with room():
             put_in_place(policy.path, target, without=("manifest.json", "metrics.jsonl"))
         shutil.rmtree(self.dir / "work", ignore_errors=True)
+        self.final = policy.key
         return target
 
     # --- how verbs are made durable -------------------------------------------------------------------------

@@ -57,6 +57,19 @@ class Store:
         """What the artifact says of itself."""
         return json.loads((self.path(key) / MANIFEST).read_text())
 
+    def used_by(self, run_dir: Path) -> None:
+        """Note that a run takes artifacts from here, so that cleaning up after another run leaves them alone."""
+        place = str(run_dir.resolve())
+        note = self.root / "runs" / hashlib.sha256(place.encode()).hexdigest()[:16]
+        if not note.exists():
+            write_text(note, place + "\n")
+
+    def users(self) -> list[Path]:
+        """Run directories that take artifacts from here: those noted, and those beside the store."""
+        noted = [Path(note.read_text().strip()) for note in sorted((self.root / "runs").glob("*")) if note.is_file()]
+        near = [p.parent for deep in ("*/journal.jsonl", "*/*/journal.jsonl") for p in self.root.parent.glob(deep)]
+        return [p for p in dict.fromkeys(q.resolve() for q in (*noted, *near)) if p.is_dir()]
+
     def commit(self, key: str, work: Path, **about: Any) -> Path:
         """Turn a finished work folder into the artifact of this key: checksums, flush, one rename."""
         files = {}

@@ -134,7 +134,7 @@ def test_dpo_says_nothing_of_tokens_that_no_pair_contains_where_a_linear_reward_
         gaps = torch.stack([(meaning[int(c.response(0)[1:])] - meaning[int(c.response(1)[1:])]) @ w for c in seen])
         (slope,) = torch.autograd.grad(-torch.nn.functional.logsigmoid(gaps).mean(), w)
         w = (w - 0.5 * slope).detach().requires_grad_()
-    explicit = Scored(lambda slate: [float(meaning[int(c.text[1:])] @ w) for c in slate.candidates])
+    explicit = Scored(lambda slate: [float(meaning[int(c.text[1:])] @ w.detach()) for c in slate.candidates])
     assert accuracy(rewards(run, explicit, unseen)).value > 0.85
 
 

@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from prefine import curating
+from prefine.curating.levels import Saying, Turned
 from prefine.engine.settings import TrainSettings
 from prefine.errors import InputError
+from prefine.factors import effects, gap
 from prefine.judging.base import Scored
 from prefine.objectives.policy_gradient import advantage
 from prefine.policies.base import Sampling
@@ -23,16 +25,8 @@ from prefine.slate import Candidate, Slate, pair, scores
 from prefine.store import read_jsonl
 from prefine.systems.blocks.grpo import grpo
 from prefine.systems.blocks.ppo import Proximal, ppo
-from prefine.systems.evaluation.unpacking_dpo_ppo import (
-    Plan,
-    Saying,
-    Turned,
-    effects,
-    gap,
-    prompt_sets,
-    size_of,
-    unpacking_dpo_ppo,
-)
+from prefine.systems.evaluation.arms import Plan, prompt_sets, size_of
+from prefine.systems.evaluation.unpacking_dpo_ppo import unpacking_dpo_ppo
 
 torch.set_num_threads(1)
 make_model: Callable[..., Path] = runpy.run_path(str(Path(__file__).parents[1] / "cli" / "tiny.py"))["make_model"]

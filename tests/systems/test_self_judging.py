@@ -14,6 +14,7 @@ from prefine.run import Run
 from prefine.slate import Candidate, Slate
 from prefine.store import read_jsonl
 from prefine.systems.data.ipo_implicit import asked_best, ipo_implicit
+from prefine.systems.iteration.selfie_spa import selfie_spa
 from prefine.systems.iteration.upo import upo
 from prefine.worlds import spelling
 from prefine.worlds.pretrain import Settings, pretrained
@@ -95,3 +96,25 @@ def test_003_start_is_the_reference_in_every_round_and_the_judges_stay(
     scorers, doubts = judges[1::2], judges[2::2]
     assert scorers[0] == scorers[1] and doubts[0] == doubts[1] and doubts[0].model != scorers[0].model
     assert 0 <= read_jsonl(run.dir / "notes.jsonl")[-1]["agreed"] <= 1
+
+
+# -- 140 Selfie, SPA
+
+
+def test_140_the_sft_model_scores_and_the_rounds_start_is_the_reference(
+    run: Run, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained, judges = [], []
+    train, judge = Run.train, Run.judge
+    monkeypatch.setattr(
+        Run, "train", lambda self, p, c, **k: (trained.append((p, k, len(c))), train(self, p, c, **k))[1]
+    )
+    monkeypatch.setattr(Run, "judge", lambda self, s, j, **k: (judges.append(j), judge(self, s, j, **k))[1])
+    rows = [Slate(s.prompt, (Candidate(" kilo"), Candidate(" echo kelo")), meta=s.meta) for s in prompts(run, 4)]
+    pairs = run.curate(run.judge(run.slates(rows), judging.find("length")), curating.extremes("score"))
+    start = run.policy(base)
+    selfie_spa(run, start, prompts(run, 12), pairs, rounds=2, n=2, temperature=1.0, sharpen=0.2)
+    first, second = judges[1:]
+    assert first.reference == second.reference == start and first.policy == trained[1][0] != start
+    assert second.policy == trained[2][0] and "reference" not in trained[1][1], "DPO's reference is the round's start"
+    assert all(kept["objective"].sharpen == 0.2 for _, kept, _ in trained[1:])

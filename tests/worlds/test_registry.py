@@ -12,7 +12,7 @@ from prefine.slate import Candidate, Slate
 from prefine.worlds import NAMES, find_world, worlds
 
 VARIANTS = ("arithmetic:misled", "games:transitive", "games:cyclic")
-LANGUAGE = ("arithmetic", "assistant", "dialogues", "reviews", "statutes")
+LANGUAGE = ("arithmetic", "assistant", "dialogues", "remedies", "reviews", "statutes")
 
 
 def answered(world_name: str, slate: Slate) -> Slate:
@@ -28,16 +28,16 @@ def answered(world_name: str, slate: Slate) -> Slate:
 
 
 def test_the_worlds() -> None:
-    assert [w.name for w in worlds()] == list(NAMES) == ["arithmetic", "assistant", "dialogues", "games", "reviews", "statutes"]
+    assert [w.name for w in worlds()] == list(NAMES) == ["arithmetic", "assistant", "dialogues", "games", "remedies", "reviews", "statutes"]
     assert all(find_world(name).name == name for name in (*NAMES, *VARIANTS))
 
 
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("asistant", "did you mean assistant?"),
+        ("asistant", "did you mean assistant"),
         ("review", "did you mean reviews?"),
-        ("zzz", "the worlds are arithmetic, assistant, dialogues, games, reviews, statutes"),
+        ("zzz", "the worlds are arithmetic, assistant, dialogues, games, remedies, reviews, statutes"),
         ("arithmetic:mislead", "its variants are misled"),
         ("reviews:x", "use 'reviews' as it is"),
         ("", "the worlds are"),

@@ -21,8 +21,14 @@ class _Begun(Exception):
     """The first verb was called: the options are fine as far as can be seen."""
 
 
+NO_BACKBONE = "a policy of kind 'tabular' has no backbone to read values from"
+
+
 class _Stage:
-    """A run in name only."""
+    """A run in name only. ``text``: its policy is a language model."""
+
+    def __init__(self, text: bool = True) -> None:
+        self._text = text
 
     def rounds(self, n: int) -> Iterator[int]:
         yield 0
@@ -43,6 +49,11 @@ class _Stage:
             dry_run(objective, contrasts)
         raise _Begun
 
+    def critic(self, model: Any) -> Any:
+        if not self._text:
+            raise InputError(NO_BACKBONE, remedy="train a language model, or use a method without a value model")
+        raise _Begun
+
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def verb(*arguments: Any, **settings: Any) -> Any:
             raise _Begun
@@ -55,12 +66,14 @@ def rehearse(
     options: Mapping[str, Any],
     without: frozenset[str] = frozenset(),
     given: Mapping[str, Any] = MappingProxyType({}),
+    text: bool = True,
 ) -> None:
     """Raise the InputError that the recipe's own checks raise, if any. ``without``: inputs left at None; ``given``:
-    real ones, or the first few rows of them, for recipes that look at what they were given."""
+    real ones, or the first few rows of them, for recipes that look at what they were given; ``text``: whether the
+    policy is a language model."""
     stand_ins = [None if name in without else given.get(name, object()) for name in system.inputs]
     try:
-        system.recipe(_Stage(), *stand_ins, **options)
+        system.recipe(_Stage(text), *stand_ins, **options)
     except InputError:
         raise
     except Exception:  # the end of the rehearsal, or something that only a real run can say

@@ -10,6 +10,7 @@ from typing import Any
 
 from prefine import curating, judging
 from prefine.artifacts import Contrasts, PolicyHandle, Slates
+from prefine.binding.rehearsal import rehearse
 from prefine.binding.roles import InRole
 from prefine.catalogue import INPUTS, System
 from prefine.config import Inputs, RunConfig
@@ -67,6 +68,8 @@ class WorldSource:
                 f"world {self.name!r} has no annotator {annotator!r}",
                 remedy=f"its annotators are {', '.join(sorted(self.world.annotators))}",
             )
+        if not _scores_text(self.world):
+            rehearse(system, options, without=frozenset(system.inputs) - {*names, "policy"}, text=False)
         for split, count in (("train", self.inputs.train_prompts), ("test", self.inputs.eval_prompts)):
             self.world.prompts(split, count or 1, self.config.seed)  # says how many there are
         for name in names:

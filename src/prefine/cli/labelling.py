@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json as jsonlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,6 +56,15 @@ def _work(queue: LabelQueue, by: str) -> None:
     """Show what is pending until nothing is, or until told to stop."""
     show: Callable[[Question, int, int], None]
     words, show = (_keys(), _show) if sys.stdin.isatty() else (_lines(), _one_line)
+    with contextlib.closing(words):  # the terminal as it was, however this ends
+        done = _until_done(queue, by, words, show)
+    _left(queue, done, by)
+
+
+def _until_done(
+    queue: LabelQueue, by: str, words: Iterator[tuple[str, str]], show: Callable[[Question, int, int], None]
+) -> int:
+    """How many were answered."""
     done, pending = 0, queue.pending(by)
     while pending:
         question = pending[0]
@@ -69,7 +79,7 @@ def _work(queue: LabelQueue, by: str) -> None:
         else:
             done += _given(queue, question, word, where, by)
         pending = _in_front(queue.pending(by), question if word != UNDO else back)
-    _left(queue, done, by)
+    return done
 
 
 def _in_front(pending: list[Question], wanted: Question | None) -> list[Question]:
@@ -109,16 +119,25 @@ def _left(queue: LabelQueue, done: int, by: str) -> None:
 # --- asking ---------------------------------------------------------------------------------------------------
 
 
-def _keys() -> Iterator[tuple[str, str]]:
-    """Single keys from the terminal."""
-    while True:
-        key = typer.getchar()
-        if key in ("\x03", "\x04"):
-            raise KeyboardInterrupt
-        yield key.lower().strip() or "?", ""
+def _keys() -> Generator[tuple[str, str], None, None]:
+    """Single keys from the terminal, also those that were typed ahead (click's getchar would drop them)."""
+    import os
+    import termios
+    import tty
+
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    try:
+        tty.setcbreak(descriptor, termios.TCSANOW)
+        while key := os.read(descriptor, 1):
+            if key == b"\x04":  # Ctrl-D
+                return
+            yield key.decode("ascii", "replace").lower().strip() or "?", ""
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
-def _lines() -> Iterator[tuple[str, str]]:
+def _lines() -> Generator[tuple[str, str], None, None]:
     """Lines of stdin, with where they stood."""
     for place, text in enumerate(sys.stdin, 1):
         if word := text.strip().lower():

@@ -1,4 +1,4 @@
-"""``prefine report``, ``runs`` and ``status``: looking at runs, while they go on and after."""
+"""``prefine report``, ``runs``, ``status`` and ``clean``: looking at runs, while they go on and after."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("report")(report)
     app.command("runs")(runs)
     app.command("status")(status)
+    app.command("clean")(clean)
 
 
 def report(directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run's directory.")]) -> None:
@@ -61,3 +62,32 @@ def status(
         console.print_json(as_json(standing))
     else:
         console.out().print(show_status(standing))
+
+
+def clean(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A finished run's directory.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; without this, only list what would go.")] = False,
+) -> None:
+    """Make room: remove what a finished run made on its way, all but its final policy, its report and people's labels.
+
+    What another run in the same store uses stays. Without --yes nothing is removed.
+
+    Example: prefine clean runs/demo --yes
+    """
+    from prefine import cleaning
+    from prefine.report.runs import say_bytes
+
+    found = cleaning.clean(directory) if yes else cleaning.look(directory)
+    rows = [
+        ["" if piece.round is None else piece.round + 1, piece.verb, piece.label, say_bytes(piece.size)]
+        for piece in found.pieces
+    ]
+    if rows:
+        console.table(["round", "verb", "what", "size"], rows)
+    out = console.out()
+    done = "removed" if yes else "would go" if found.finished else "could go once the run has come to its end"
+    out.print(f"{say_bytes(found.size)} {done}; running the command again has to make: {found.again}")
+    if found.shared:
+        out.print(f"{found.shared} artifacts stay: other runs use them")
+    if rows and not yes and found.finished:
+        out.print(f"nothing was touched; to do it: prefine clean {directory} --yes", markup=False)

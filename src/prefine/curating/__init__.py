@@ -28,6 +28,8 @@ kinds        both_kinds: labels as they are, if some are good and some bad
 
 uncertain    second opinions with dropout: ends_pool, both_ways (lessons for a pairwise model), second_opinion
 sets         accepted and rejected sets: sets, over labels: gathered
+internal     internal_pairs, verdict_lessons: the questions a model is asked about its own responses, as lessons
+anchors      with_anchors, demonstrated, positive_unlabelled: one good answer beside samples
 covering     the best against a few that cover the rest: covering
 clustering   k_means, k_medoids, representative: plain functions of vectors and distances
 vectors      responses as vectors: words, hidden states, an encoder
@@ -47,6 +49,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from prefine import registry
+from prefine.curating.anchors import demonstrated, positive_unlabelled, with_anchors
 from prefine.curating.base import Curator
 from prefine.curating.bridging import bridged, edit_requests
 from prefine.curating.columns import need, with_columns, with_scores
@@ -69,6 +72,7 @@ from prefine.curating.factual import factual_order
 from prefine.curating.goals import aimed, goals, relabelled
 from prefine.curating.groups import leveled_groups, scored_groups
 from prefine.curating.guided import unsolved, verifier_guided
+from prefine.curating.internal import internal_pairs, verdict_lessons
 from prefine.curating.key_phrases import degraded
 from prefine.curating.kinds import both_kinds
 from prefine.curating.lengths import balanced_penalty, length_balanced, length_matched
@@ -113,6 +117,7 @@ FACTORIES: Mapping[str, Callable[..., Curator]] = {
     "strongest-weakest": strongest_weakest,
     "sets": sets,
     "covering": covering,
+    "positive-unlabelled": positive_unlabelled,
     "best-against-each": best_against_each,
     "length-balanced": length_balanced,
     "length-matched": length_matched,
@@ -164,6 +169,7 @@ __all__ = [
     "correct_pairs",
     "covering",
     "degraded",
+    "demonstrated",
     "distinct",
     "drawn_pairs",
     "edit_requests",
@@ -176,6 +182,7 @@ __all__ = [
     "gathered",
     "global_stage",
     "goals",
+    "internal_pairs",
     "labelled",
     "length_balanced",
     "length_matched",
@@ -194,6 +201,7 @@ __all__ = [
     "part",
     "past_pair",
     "points",
+    "positive_unlabelled",
     "process_pairs",
     "prompts_of",
     "random_pairs",
@@ -211,11 +219,13 @@ __all__ = [
     "temporal_future",
     "temporal_past",
     "unsolved",
+    "verdict_lessons",
     "verified_pairs",
     "verifier_guided",
     "vote_pairs",
     "win_rate_pairs",
     "win_rates",
+    "with_anchors",
     "with_columns",
     "with_likelihood_gap",
     "with_logps",

@@ -21,10 +21,12 @@ Value = float | tuple[float, ...]
 
 @dataclass(frozen=True)
 class WithValues:
-    """Contrasts (already made) with these values; ``columns`` says what the data calls them."""
+    """Contrasts (already made) with these values; ``columns`` says what the data calls them, ``option`` how one would
+    say so on the command line."""
 
     names: tuple[str, ...]
     columns: Mapping[str, str]
+    option: str = "--values {name}=COLUMN"
 
     def __call__(self, rows: Iterable[Contrast], rng: random.Random) -> Iterator[Contrast]:
         contrasts = list(rows)
@@ -36,13 +38,17 @@ class WithValues:
         found = [_found(contrast, name, self.columns.get(name, name)) for contrast in contrasts]
         for contrast, value in zip(contrasts, found, strict=True):
             if value is None:
-                raise _lacking(contrast, name, self.columns.get(name, name))
+                raise _lacking(contrast, name, self.columns.get(name, name), self.option)
         people = {v for v in found if isinstance(v, str) or (name in PEOPLE and isinstance(v, float))}
         places: dict[Value | str | None, int] = {who: i for i, who in enumerate(sorted(people, key=_by_name))}
         return [float(places[v]) if v in places else v for v in found if v is not None]  # type: ignore[misc]
 
 
-def with_values(names: str | tuple[str, ...], columns: Mapping[str, str] = MappingProxyType({})) -> WithValues:
+def with_values(
+    names: str | tuple[str, ...],
+    columns: Mapping[str, str] = MappingProxyType({}),
+    option: str = "--values {name}=COLUMN",
+) -> WithValues:
     """Contrasts that carry these values. Names of people and the like are numbered from 0, in alphabetical order.
 
     >>> from prefine.slate import Candidate, Slate, pair
@@ -51,7 +57,7 @@ def with_values(names: str | tuple[str, ...], columns: Mapping[str, str] = Mappi
     >>> [c.values for c in with_values("annotator")(rows, random.Random(0))]
     [{'annotator': 1.0}, {'annotator': 0.0}]
     """
-    return WithValues(named(names), dict(columns))
+    return WithValues(named(names), dict(columns), option)
 
 
 def _by_name(who: Any) -> tuple[bool, Any]:
@@ -133,11 +139,11 @@ SAY: Mapping[str, str] = {
 }
 
 
-def _lacking(contrast: Contrast, name: str, column: str) -> InputError:
+def _lacking(contrast: Contrast, name: str, column: str, option: str) -> InputError:
     extra = contrast.slate.meta.get("extra", {})
     there = ", ".join(sorted({*contrast.values, *contrast.slate.feedback, *extra})) or "none"
     say = SAY.get(name, f'a number in every row, "{name}": 1.0')
     return InputError(
         f"this objective reads {name!r} of every row, and {contrast.slate.id!r} has no {column!r} (there: {there})",
-        remedy=f"give {say}; or say which column has it: --values {name}=COLUMN",
+        remedy=f"give {say}; or say which column has it: {option.format(name=name)}",
     )

@@ -6,6 +6,7 @@ compared     BradleyTerryTable (scores to a table), WinRates (a table to scores)
 induced      induced: a score from a judge that only compares
 models       implicit_reward, reward_model, process_reward
 language     language_judge (a written grade), yes_judge (the probability of a yes), SelfJudge
+anchored     Anchored, as_good_as, likeness: judges that are shown one good answer of the prompt
 choices      choices: the probability of A or B when two responses stand side by side
 thoughts     consistent (does the answer follow from the thought), repetition, outcome (accuracy and form)
 estimates    estimate: mean relative accuracy of a number
@@ -18,6 +19,8 @@ composite    Composite: a weighted sum of judges, as they are, z-scored or ranke
 people       People, who answer with `prefine label`; asks_people
 users        a function of one's own, by file and name
 followups    follow_ups: how likely pleased and displeased users are to speak next
+citations    Citations: cited statutes against a database; statute_relevance, legal_truth
+referenced   referenced: a judge shown a reference that the policy never sees; repeated: asked several times
 annotators   people to practise on, made from a gold judge
 polls        Polled (several votes a comparison), zermelo (strengths from wins)
 flags        Flagged: yes-or-no labels from scores, for factuality
@@ -28,6 +31,7 @@ tagged       Tagged: right, wrong, unreadable, out of form, from tags around tho
 
 from __future__ import annotations
 
+from prefine.judging.anchored import Anchored, Likeness, as_good_as, likeness
 from prefine.judging.answers import boxed, final_answer, last_number, same
 from prefine.judging.base import Compared, Judge, Scored, spoken_by
 from prefine.judging.checks import Keywords, Length, Verifier, Votes, extract_by, verifier, votes
@@ -60,6 +64,7 @@ from prefine.judging.users import EachResponse, user_judge
 __all__ = [
     "HELP",
     "JUDGES",
+    "Anchored",
     "BradleyTerryTable",
     "Choices",
     "Classifier",
@@ -77,6 +82,7 @@ __all__ = [
     "LanguageJudge",
     "Length",
     "Likelihood",
+    "Likeness",
     "Mixed",
     "OnDisk",
     "OptionChoice",
@@ -95,6 +101,7 @@ __all__ = [
     "WinRates",
     "YesProbability",
     "agreement",
+    "as_good_as",
     "asks_people",
     "boxed",
     "choices",
@@ -112,6 +119,7 @@ __all__ = [
     "language_judge",
     "last_number",
     "likelihood",
+    "likeness",
     "option_choice",
     "option_score",
     "outcome",

@@ -10,6 +10,7 @@ from prefine.errors import InputError
 from prefine.judging.base import Judge
 from prefine.judging.checks import LENGTHS, Keywords, Length, verifier, votes
 from prefine.judging.choices import choices
+from prefine.judging.citations import Citations, legal_truth, read_statutes, statute_relevance
 from prefine.judging.classifier import classifier
 from prefine.judging.composite import read_composite
 from prefine.judging.dropout import dropout
@@ -147,6 +148,18 @@ def _follow_ups(argument: str) -> Judge:
     return follow_ups(model, named or "helpfulness")
 
 
+def _citations(argument: str) -> Judge:
+    return Citations(read_statutes(_needed("citations", argument)), name="score")
+
+
+def _statute_relevance(argument: str) -> Judge:
+    return statute_relevance(_directory("statute-relevance", argument), name="score")
+
+
+def _legal_truth(argument: str) -> Judge:
+    return legal_truth(_directory("legal-truth", argument), name="score")
+
+
 def _endpoint(argument: str) -> Judge:
     url, _, model = _needed("endpoint", argument).partition("#")
     if not model or not url.startswith(("http://", "https://")):
@@ -186,6 +199,9 @@ JUDGES: Mapping[str, Callable[[str], Judge]] = {
     "composite": _composite,
     "follow-ups": _follow_ups,
     "people": _people,
+    "citations": _citations,
+    "statute-relevance": _statute_relevance,
+    "legal-truth": _legal_truth,
     "endpoint": _endpoint,
     "python": user_judge,
 }
@@ -216,6 +232,9 @@ HELP: Mapping[str, str] = {
     "follow-ups": "follow-ups[:DIR|self[,helpfulness|short|FILE.json]], how much likelier pleased users are than "
     "displeased ones to speak next, under a model or the policy of the moment",
     "people": "people[:pairs|rating|thumbs][,votes=N], people who answer with `prefine label`; the run stops for them",
+    "citations": "citations:FILE.jsonl, the share of cited statutes that a database of {law, article, content} has",
+    "statute-relevance": "statute-relevance:DIR, a model grades from 0 to 10 how relevant the cited statutes are",
+    "legal-truth": "legal-truth:DIR, a model grades from 0 to 10 how true the claims are, given the row's laws",
     "endpoint": "endpoint:URL#MODEL, a model behind an OpenAI-compatible server that writes a grade",
     "python": "python:FILE.py:FUNCTION, a function of (prompt, response) of your own",
 }

@@ -27,6 +27,7 @@ constrained  a margin from the reference's own preference: constrained
 reward_gaps  the policy's reward gaps towards explicit ones, pairs or groups: reward_aware
 differing    token weights where responses differ, under any objective: correlated, reweighted
 readings     what an objective sees of the models besides log-probabilities, fixed or learnt along
+self_refined  self-given labels, smoothed where the policy trusts them least, over any pair loss: self_refined
 on_policy    the weight of a pair by the policy's own likelihood of it: on_policy, wpo
 anchored     labels against a learnt anchor: uapo
 token_masks  weights of tokens, learnt along or from activations: sparsepo
@@ -37,6 +38,8 @@ several_references  one virtual reference of several, or a loss each: mrpo, mult
 rationales   a rationale beside the pair: with_rationale, rationale_dpo, rationale_orpo
 
 sets         accepted against rejected sets: mpo_set, pmpo (and its optimum), SetContrast
+agreeing     several judges inside one model, made to agree: scir
+label_distribution  a list of samples towards a soft label: label_distribution
 one_against_many  one accepted response against several, offset by rewards: ampo
 listwise     rankings: pro, plackett_luce
 orders       the distribution over all orders of K responses, towards a teacher's: pad, ranked_by
@@ -56,6 +59,7 @@ from typing import Any
 
 from prefine import registry
 from prefine.errors import InputError
+from prefine.objectives.agreeing import Agreeing, scir
 from prefine.objectives.anchored import Anchored, uapo
 from prefine.objectives.annotated import factual, irepo, mappo, prior_gap
 from prefine.objectives.calibrated import Expected, explored, vpo, xpo
@@ -69,6 +73,7 @@ from prefine.objectives.distributions import exo, exo_rewards
 from prefine.objectives.doubly_robust import doubly_robust
 from prefine.objectives.guided import RandomTokens, SelfGuided, self_guided
 from prefine.objectives.hinged import rso
+from prefine.objectives.label_distribution import label_distribution
 from prefine.objectives.levels import trpa
 from prefine.objectives.likelihood import Likelihood, likelihood, orpo, regularised, scpo, sft
 from prefine.objectives.links import Smoothed, hinge, logistic, saturating, squared
@@ -99,6 +104,7 @@ from prefine.objectives.relative import Crossed, rpo_relative
 from prefine.objectives.reward_gaps import RewardGaps, reward_aware
 from prefine.objectives.sampled import ReverseKL, hypo
 from prefine.objectives.scores import Loss, Objective, Scores, Term, traits
+from prefine.objectives.self_refined import SelfRefined, self_refined
 from prefine.objectives.sets import ReferenceKL, SetContrast, SetLikelihood, mpo_set, pmpo, pmpo_optimum
 from prefine.objectives.several_references import OneEach, VirtualRatio, mrpo, multi_dpo
 from prefine.objectives.slots import Divergent, slots
@@ -123,6 +129,8 @@ FACTORIES: Mapping[str, Callable[..., Objective]] = {
     "orpo": orpo,
     "mpo-set": mpo_set,
     "ampo": ampo,
+    "scir": scir,
+    "label-distribution": label_distribution,
     "pmpo": pmpo,
     "pro": pro,
     "plackett-luce": plackett_luce,
@@ -181,6 +189,7 @@ WRAPPERS: Mapping[str, Callable[..., Objective]] = {
     "wpo": on_policy,
     "aware-of-degree": aware_of_degree,
     "rationale": with_rationale,
+    "self-refined": self_refined,
 }
 """What can be put around an objective, by name: the objective is a factory's first argument. A name may be both:
 ``wpo`` is DPO with the weights that ``wpo:ipo`` puts on IPO."""
@@ -235,6 +244,7 @@ __all__ = [
     "FACTORIES",
     "WRAPPERS",
     "AgainstGroup",
+    "Agreeing",
     "Anchored",
     "AroundMean",
     "Crossed",
@@ -272,6 +282,7 @@ __all__ = [
     "RewardGaps",
     "Scores",
     "SelfGuided",
+    "SelfRefined",
     "SetContrast",
     "SetLikelihood",
     "Shortfall",
@@ -306,6 +317,7 @@ __all__ = [
     "ipo",
     "irepo",
     "kto",
+    "label_distribution",
     "lcpo",
     "length_regularised",
     "likelihood",
@@ -344,8 +356,10 @@ __all__ = [
     "rso",
     "saturating",
     "scale",
+    "scir",
     "scpo",
     "self_guided",
+    "self_refined",
     "sequential",
     "sft",
     "simpo",

@@ -16,6 +16,7 @@ from prefine.errors import InputError
 from prefine.report.charts import Point, Series, line_chart, smooth
 from prefine.report.figures import COUNTED, FREE, Estimate, Evaluated, Segment, Z, main_evaluation, segments, side_moved
 from prefine.report.html import say_count, say_seconds
+from prefine.report.meter import meter
 from prefine.report.panels import CHOSEN, REJECTED, Panel
 from prefine.report.record import Record, Row, get, read_record
 from prefine.store import write_text
@@ -114,7 +115,7 @@ def spent(record: Record, seconds: Mapping[str, float]) -> Spent:
 
     return Spent(
         sum(seconds.get(key, 0.0) for key in needed),
-        total("train", "tokens"), total("sample", "tokens"), total("judge", "labels"),
+        total("train", "tokens"), total("sample", "tokens"), meter(record).total.labels,
         more=any(key not in seconds and e.get("verb") not in FREE for key, e in needed.items()),
     )  # fmt: skip
 

@@ -17,10 +17,11 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from prefine.report import panels
+from prefine.report import meter, panels
 from prefine.report.advice import advice
 from prefine.report.figures import Estimate, Evaluated, cost, main_evaluation
 from prefine.report.record import Record, get, number, read_record
+from prefine.report.roles import who_did_what
 from prefine.store import write_text
 
 SAMPLES = 12
@@ -65,6 +66,10 @@ def render(record: Record) -> str:
         table=_table(points),
         samples=_samples(record),
         cost=cost(record),
+        wants=record.wants,
+        meter=meter.meter(record),
+        labels=meter.panel(record),
+        roles=who_did_what(record),
         verbs=_verbs(record),
         notes=[{k: v for k, v in row.items() if v is not None} for row in record.notes],
         advice=advice(record),

@@ -81,14 +81,20 @@ class Record:
 
     @property
     def state(self) -> str:
-        """One of STATES. "stopped" is in the middle, by a kill or Ctrl-C: the same command goes on with it. "waiting" is
-        for people's labels."""
+        """One of STATES. "stopped" is in the middle, by a kill or Ctrl-C: the same command goes on with it.
+        "waiting" is for people's labels."""
         if self.holder is not None:
             return "running"
         last = self.journal[-1] if self.journal else {}
         if last.get("verb") == "run" and last.get("event") in ENDS:
             return ENDS[last["event"]]
         return "failed" if self.failure else "stopped"
+
+    @property
+    def final(self) -> str:
+        """The key of the final policy, "" where there is none yet."""
+        said = [e.get("policy") for e in self.journal if e.get("verb") == "run" and e.get("policy")]
+        return str(said[-1]) if said else ""
 
     @property
     def wants(self) -> str:

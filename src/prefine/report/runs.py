@@ -14,6 +14,7 @@ from rich.text import Text
 from prefine.errors import InputError
 from prefine.report.figures import Cost, cost, main_evaluation, rounds_done
 from prefine.report.html import say_count, say_seconds
+from prefine.report.meter import Asked, Meter, meter
 from prefine.report.record import Record, get, number, read_record
 
 STYLE = {"running": "cyan", "finished": "green", "failed": "red", "stopped": "yellow", "waiting": "magenta"}
@@ -60,6 +61,8 @@ class Standing:
     """What is left, in words."""
     figures: Mapping[str, float]
     cost: Cost
+    labels: Asked
+    """What the run asked judges for, over all rounds."""
 
 
 def runs_table(root: str | Path) -> list[RunRow]:
@@ -86,6 +89,7 @@ def status_of(run_dir: str | Path) -> Standing:
         holder=record.holder, failure=record.failure, rounds=rounds, of_rounds=of_rounds,
         launches=record.launches, done=tuple(done.values()), now=now,
         left=_left(record, rounds, of_rounds, now), figures=_figures(record), cost=cost(record),
+        labels=meter(record).total,
     )  # fmt: skip
 
 
@@ -127,11 +131,13 @@ def show_status(status: Standing) -> RenderableType:
     spent = ", ".join([
         say_seconds(c.seconds),
         *([f"{say_count(c.trained_tokens)} tokens trained on"] if c.trained_tokens else []),
-        f"{say_count(c.responses)} responses", f"{say_count(c.labels)} judgements",
+        f"{say_count(c.responses)} responses",
     ])  # fmt: skip
     figures = "  ".join(f"{NAMES.get(n, n)} {_figure(n, v)}" for n, v in status.figures.items())
+    asked = Meter((status.labels,)).said() if status.labels.labels else ""
     lines = [
-        ("left", status.left), ("cost", spent), ("figures", figures), ("held by", status.holder or "nobody"),
+        ("left", status.left), ("cost", spent), ("labels", asked), ("figures", figures),
+        ("held by", status.holder or "nobody"),
         ("stopped by", status.failure),
     ]  # fmt: skip
     facts = Table.grid(padding=(0, 2))

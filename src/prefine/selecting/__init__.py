@@ -28,6 +28,7 @@ from prefine.selecting.base import (
     chosen,
     differing,
     everything,
+    need,
     split,
     unseen,
     view_of,
@@ -35,7 +36,7 @@ from prefine.selecting.base import (
 )
 from prefine.selecting.confidence import borda, uncertain, upper_confidence
 from prefine.selecting.features import Doubt, Features
-from prefine.selecting.margins import certainty, small_margin
+from prefine.selecting.margins import certainty, small_margin, surprises
 from prefine.selecting.optimal import d_optimal
 from prefine.selecting.responses import random_responses, representative
 from prefine.selecting.scores import Likelihood, at_random, entropy, top
@@ -102,11 +103,13 @@ __all__ = [
     "entropy",
     "everything",
     "find",
+    "need",
     "random_responses",
     "read",
     "representative",
     "small_margin",
     "split",
+    "surprises",
     "top",
     "uncertain",
     "unseen",

@@ -15,6 +15,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from prefine.artifacts import PolicyHandle, Rows
+from prefine.catalogue import INPUTS
 from prefine.errors import InputError
 from prefine.judging.base import Judge
 from prefine.registry import positive
@@ -129,6 +130,13 @@ def _identity(row: Row) -> tuple[str, ...]:
     """The prompt's id and the responses, whatever their order and whatever was said of them."""
     slate = slate_of(row)
     return (slate.id, *sorted(slate.response(i) for i in slate.leaves()))
+
+
+def need(what: str, **inputs: Any) -> None:
+    """An InputError where one of the inputs is missing that ``what`` (an option and its value) asks for."""
+    for name, value in inputs.items():
+        if value is None:
+            raise InputError(f"{what} needs {name}", remedy=f"give {INPUTS[name]}; or choose the other")
 
 
 # --- what selectors see of the models -------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 from prefine.judging.base import Judge
@@ -19,7 +20,7 @@ from prefine.judging.models import implicit_reward
 from prefine.registry import one_of
 from prefine.selecting.base import Budget, Row, pairs_of, with_pair
 from prefine.selecting.ranking import RANKINGS
-from prefine.slate import slate_of
+from prefine.slate import Slate, slate_of
 
 Pick = Callable[[list[float], random.Random], int]
 PICKS: Mapping[str, Pick] = {
@@ -34,7 +35,8 @@ PICKS: Mapping[str, Pick] = {
 class ByMargin:
     """One pair a prompt by its margin, then the rows of the ranking ``keep`` by the margins of their pairs.
 
-    Prompts whose responses are all one text have no pair and are left out. Of a contrast the pair is given.
+    Prompts whose responses are all one text have no pair and are left out. Of a contrast the pair is given. What was
+    taken before (further artifacts) is of no matter to it.
     """
 
     budget: Budget
@@ -53,7 +55,8 @@ class ByMargin:
     def _looks(self) -> bool:
         return {self.keep, self.pair} != {"random"}
 
-    def __call__(self, rows: Iterable[Any], rng: random.Random) -> list[Row]:
+    def __call__(self, rows: Iterable[Any], *more: Any) -> list[Row]:
+        rng = more[-1]
         found = [picked for row in rows if (picked := self._picked(row, rng)) is not None]
         kept = RANKINGS[self.keep]([margin for _, margin in found], self.budget.of(len(found)), rng) if found else []
         return [found[i][0] for i in kept]
@@ -103,3 +106,15 @@ def predictive_uncertainty(difference: float) -> float:
     (1.0, True)
     """
     return 2 / (1 + math.exp(min(abs(difference), 700.0)))
+
+
+def surprises(judged: Iterable[Slate], by: str = "implicit", table: str = "preference") -> dict[str, float]:
+    """How often the labels of pairs go against the sign of the policy's margin ("corrected", a coin where there is no
+    sign or no side), and the mean of |margin| over all pairs where they do ("missed")."""
+    wrong, weight = [], []
+    for slate in judged:
+        reward, preferred = slate.column(by), slate.column(table)[0][1] - 0.5
+        margin = (reward[0] - reward[1]) * preferred
+        wrong.append(0.5 if margin == 0 else float(margin < 0))
+        weight.append(abs(reward[0] - reward[1]) if margin < 0 else 0.0)
+    return {"corrected": fmean(wrong), "missed": fmean(weight)} if wrong else {}

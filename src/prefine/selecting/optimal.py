@@ -154,3 +154,15 @@ def d_optimal(
     at_least(0, subset=subset)
     at_least(1, dimensions=dimensions)
     return DOptimal(Budget.read(budget), beta, gamma, weighted, subset or None, dimensions)
+
+
+def doubling(total: int, first: int) -> list[int]:
+    """How many to ask before every fit: as many as there are labels, once there are ``first``.
+
+    >>> doubling(20, 4), doubling(3, 8)
+    ([4, 4, 8, 4], [3])
+    """
+    steps = [min(first, total)]
+    while sum(steps) < total:
+        steps.append(min(sum(steps), total - sum(steps)))
+    return steps

@@ -19,12 +19,12 @@ from prefine.slate import Contrast, Feedback, Slate, scores, slate_of
 
 @dataclass(frozen=True)
 class AtRandom:
-    """The baseline of every other."""
+    """The baseline of every other. What was taken before (further artifacts) is of no matter to it."""
 
     budget: Budget
 
-    def __call__(self, rows: Iterable[Any], rng: random.Random) -> list[Any]:
-        kept = list(rows)
+    def __call__(self, rows: Iterable[Any], *more: Any) -> list[Any]:
+        kept, rng = list(rows), more[-1]
         return [kept[i] for i in RANKINGS["random"]([None] * len(kept), self.budget.of(len(kept)), rng)]
 
 

@@ -1,6 +1,6 @@
 """Words of two classes, half of which nobody ever compares. For claims about what a reward makes of unseen responses.
 
-A text is eight words, each of the class of the word before it nine times in ten; which words belong together is all
+A text is eight words, each of the class of the word before it seven times in ten; which words belong together is all
 that a language model can learn from such texts. The gold reward is how many of the words are good ones. Pairs to learn
 from use half of the words of each class; the others come up only in the language model's own training.
 """
@@ -16,7 +16,7 @@ from prefine.judging.base import Scored
 from prefine.slate import Candidate, Slate
 from prefine.worlds.pretrain import Settings, pretrained
 
-LENGTH, STAY = 8, 0.9
+LENGTH, STAY = 8, 0.7
 PROMPT = "say:"
 WORDS = tuple(a + b for a, b in product("bdfgklmn", "aeiou"))
 GOOD, BAD = WORDS[0::2], WORDS[1::2]
@@ -30,7 +30,7 @@ def spelled(rng: random.Random, classes: tuple[tuple[str, ...], tuple[str, ...]]
     """Eight words of these two classes.
 
     >>> spelled(random.Random(0), (("a",), ("b",)))
-    ' b b b b b b b b'
+    ' b b b a a a a a'
     """
     which, words = rng.randrange(2), []
     for _ in range(LENGTH):

@@ -1,6 +1,6 @@
 """A pool to choose from: prompts with responses of known features and a known linear reward. For claims about labels.
 
-    reward(x, y) = theta . phi(x, y),     P(y1 beats y2) = sigma( reward difference ),     pi_0(y|x) ~ exp(theta_0 . phi)
+    reward(x, y) = theta . phi(x, y),   P(y1 beats y2) = sigma( reward difference ),   pi_0(y|x) ~ exp(theta_0 . phi)
 
 Some directions of the features are long and some short, and their lengths are heavy-tailed, so labels are not equally
 informative. DPO with beta converges to theta_0 + theta / beta.

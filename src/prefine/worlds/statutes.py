@@ -60,8 +60,10 @@ QUESTIONS = (
     "What does the law say about {t}?",
     "Who is right about {t}?",
     "Please advise me on {t}.",
+    "We disagree over {t}.",
+    "Which article covers {t}?",
 )
-GREETINGS = ("", "Hello. ", "Good morning. ")
+GREETINGS = ("", "Hello. ", "Good morning. ", "Quick one. ", "Please help. ")
 DODGES = ("That depends on the case.", "A court would have to say.", "I would need to see the papers.")
 
 HARD = 3

@@ -2,7 +2,7 @@
 
 A prompt names a user and a thing, ``Ana on tea:``, and the base policy, a very small language model, writes words at
 random, whoever asks. Half of the prompts it has read have a number or a list of instructions with them
-(``curating.goals``, ``curating.instructions``), of which it takes no notice. Gold is the mean grade of the words, from
+(``curating.goals``, ``curating.instructions``), of which it takes no notice, or little (``heed``). Gold is the mean grade of the words, from
 1 to 10, less 5 for shouting (a "!" in front, where calm people have a "."; only some writers have either).
 """
 
@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
 
-from prefine.curating.instructions import GENERATORS, instructed
+from prefine.curating.instructions import GENERATORS, Instruction, instructed
 from prefine.judging.annotators import Noisy, Perfect
 from prefine.judging.base import Scored
 from prefine.slate import Candidate, Prompt, Slate, prompt_text, scores
@@ -76,19 +76,21 @@ def gold(slate: Slate) -> list[float]:
 
 @dataclass(frozen=True)
 class Writer:
-    """Who the base imitates: one of ``begins``, from ``fewest`` to ``most`` words, all alike likely, one of ``ends``."""
+    """Who the base imitates: a beginning, ``fewest`` to ``most`` words, all alike likely, and an end."""
 
     fewest: int = 5
     most: int = 5
     begins: tuple[str, ...] = ("",)
     ends: tuple[str, ...] = ("",)
     frame: Frame | None = None
+    heed: float = 0.0
+    """How often what is in the prompt beside the question was made for this response, and not for another."""
 
     def __call__(self, rng: random.Random) -> tuple[str, str]:
         response = self.response(rng)
         prompt = rng.choice(_train()).prompt
         if self.frame is not None and rng.random() < 0.5:
-            prompt = self.frame(prompt, self.response(rng), rng)
+            prompt = self.frame(prompt, response if rng.random() < self.heed else self.response(rng), rng)
         return prompt_text(prompt), response
 
     def response(self, rng: random.Random) -> str:
@@ -96,13 +98,13 @@ class Writer:
         return rng.choice(self.begins) + "".join(f" {word}" for word in said) + rng.choice(self.ends)
 
 
-def base(writer: Writer, cache: Path) -> Path:
+def base(writer: Writer, settings: Settings, cache: Path) -> Path:
     """The directory of the base policy that imitates this writer."""
-    return pretrained(cache, "words", writer, SMALL, modules=("prefine.curating.instructions",))
+    return pretrained(cache, "words", writer, settings, modules=("prefine.curating.instructions",))
 
 
-def world(writer: Writer = Writer()) -> World:
-    """The world with another writer."""
+def world(writer: Writer = Writer(), settings: Settings = SMALL) -> World:
+    """The world with another writer, whose base is trained for longer perhaps."""
     judge = Scored(gold, "gold")
     return World(
         name="words",
@@ -110,7 +112,7 @@ def world(writer: Writer = Writer()) -> World:
         prompts=prompts,
         gold=judge,
         annotators={"perfect": Perfect(judge), "noisy": Noisy(judge, rate=0.2)},
-        base=partial(base, writer),
+        base=partial(base, writer, settings),
         max_tokens=2 * writer.most + 4,
     )
 
@@ -124,9 +126,9 @@ def numbered(prompt: Prompt, response: str, rng: random.Random) -> Prompt:
 
 
 def instructed_in(kinds: tuple[str, ...], most: int, prompt: Prompt, response: str, rng: random.Random) -> Prompt:
-    """Up to so many instructions behind the question, each kept or broken by another response."""
+    """Up to so many instructions behind the question, all kept by the response."""
     some = rng.sample(list(kinds), rng.randint(1, most))
-    return instructed(prompt, [GENERATORS[kind](response, rng.random() < 0.5, rng) for kind in some])
+    return instructed(prompt, [GENERATORS[kind](response, True, rng) for kind in some])
 
 
 # -- what others than the base write
@@ -139,3 +141,24 @@ def by_one_writer(prompts: Sequence[str], n: int, rng: random.Random) -> Iterato
         said = rng.sample([word for word, grade in GRADES.items() if grade in skill], 2)
         column = scores([float(GRADES[word]) for word in said])
         yield Slate(rng.choice(prompts), tuple(map(Candidate, said)), {"score": column}, {"id": str(i)})
+
+
+# -- prompts that ask for more than words
+
+
+def two_instructions(prompts: Sequence[Slate], kinds: Sequence[str], seed: int) -> Iterator[Slate]:
+    """Each prompt with two instructions that some response follows; they are in ``meta``."""
+    rng, writer = random.Random(f"two instructions {seed}"), Writer(2, 7, ends=("", ".", "?"))
+    for slate in prompts:
+        response = writer.response(rng)
+        asked = [GENERATORS[kind](response, True, rng) for kind in rng.sample(list(kinds), 2)]
+        told = [[one.check, one.argument] for one in asked]
+        yield replace(slate, prompt=instructed(slate.prompt, asked), meta={**slate.meta, "asked": told})
+
+
+def followed(slates: Sequence[Slate]) -> float:
+    """The share of responses that follow all that ``two_instructions`` asked for."""
+    return sum(
+        all(Instruction(*one).holds(slate.response(i)) for one in slate.meta["asked"])
+        for slate in slates for i in range(len(slate))
+    ) / sum(map(len, slates))  # fmt: skip

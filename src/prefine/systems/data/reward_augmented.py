@@ -22,7 +22,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
@@ -34,7 +34,7 @@ from prefine.curating.goals import TEXT, Goals, WithoutGoal, aimed, goals, range
 from prefine.errors import InputError
 from prefine.judging.base import Judge
 from prefine.policies.tabular import Tabular
-from prefine.registry import Part, one_of
+from prefine.registry import Part, given_for
 from prefine.run import Run
 from prefine.worlds.words import GRADES, by_one_writer
 
@@ -76,12 +76,12 @@ def reward_augmented(
     goals(by, [(0.0, 1.0)] * len(by), text, place, digits)  # the options are fine, or this says what is not
     if scale is not None and not scale[0] < scale[1]:
         raise InputError(f"scale={scale!r} has no range", remedy="give the lowest score, then the highest")
-    if one_of("learn_from", learn_from, {"pairs": False, "samples": True}):
-        if prompts is None or judge is None:
-            raise InputError("learn_from=samples needs prompts and a judge", remedy="give both, or learn_from=pairs")
-        pairs = run.curate(run.judge(run.sample(policy, prompts, n=n), judge), curating.max_random("score"))
-    if pairs is None:
-        raise InputError("learn_from=pairs needs pairs", remedy="give pairs with scores, or learn_from=samples")
+    given = {"pairs": pairs, "samples": None if prompts is None or judge is None else prompts}
+    source = given_for("learn_from", learn_from, given)
+    if learn_from == "samples":
+        drawn = run.judge(run.sample(policy, source, n=n), judge)  # type: ignore[arg-type]
+        source = run.curate(drawn, curating.max_random("score"))
+    pairs = cast(Contrasts, source)
     curating.need(pairs, *by)
     put = goals(by, [scale or range_of(pairs, column) for column in by], text, place, digits)
     policy = run.train(policy, run.curate(pairs, relabelled(put)), objective=loss)

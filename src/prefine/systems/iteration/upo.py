@@ -11,7 +11,8 @@ better", both orders as training data). Then in round t:
 
 Roles: start (the SFT model) is the DPO reference in every round; current samples; r and E judge and stay frozen.
 
-Settled: the release puts the chosen response first when E is asked; here both orders are averaged, as any pull of the
+While the estimator is hardly trained its passes agree on everything, I is nearly 0 and the easy draw nearly uniform;
+what cleans the data then is the vote. Settled: the release puts the chosen response first when E is asked; here both orders are averaged, as any pull of the
 place would look like agreement. A vote of half the passes keeps a pair, as its argmax does. Masks are one a layer and
 pass (see ``judging.dropout``). ``soft`` is the paper's uncertainty-weighted loss, reconstructed: a label is smoothed by
 eps = min(I/(2 log 2), 1/2). The prompts' reference answers, which the release scores along, are left out.
@@ -19,7 +20,7 @@ eps = min(I/(2 log 2), 1/2). The prompts' reference answers, which the release s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from prefine import curating, judging, objectives
 from prefine.artifacts import Contrasts, PolicyHandle, Slates
 from prefine.catalogue import claim, system
 from prefine.claims import Lab
-from prefine.curating.uncertain import agreed, easy_and_hard
+from prefine.curating.uncertain import agreed, cell, easy_and_hard
 from prefine.fingerprint import seed_of
 from prefine.judging.base import Judge, Scored
 from prefine.judging.dropout import BOTH
@@ -98,32 +99,36 @@ def estimator(run: Run, start: PolicyHandle, pairs: Contrasts, template: str, **
 @claim(
     "upo",
     statement="A judge that turns its scores round on a quarter of the prompts, an estimator with dropout that learnt "
-    "from clean pairs: the easy draw has more gold-right labels than all candidates by 0.05 or more, and at least as "
-    "many as the hard draw, in the mean; DPO on it ends above DPO on as many random candidates in every seed. Without "
-    "dropout no pair is uncertain.",
+    "from clean pairs: the easy draw has more gold-right labels than all candidates by 0.05 or more, and more than the "
+    "hard draw (expected shares, mean over seeds); DPO on the easy draw ends above DPO on as many random candidates in "
+    "every seed. Without dropout no pair is uncertain.",
     baseline="iterative DPO on as many unfiltered pairs of the same pool",
     seeds=(0, 1, 2, 3, 4),
     holds=lambda f: (
         (f["right_easy"] - f["right_all"]).mean() >= 0.05
-        and f["right_easy"].mean() >= f["right_hard"].mean()
+        and f["right_easy"].mean() > f["right_hard"].mean()
         and bool(np.all(f["upo"] > f["plain"]))
         and f["doubt_without"].max() == 0
     ),
 )
 def under_a_misled_judge(lab: Lab, seed: int) -> Mapping[str, float]:
-    """200 clean pairs, 200 prompts with 4 responses; equal numbers of lessons in both arms."""
+    """300 clean pairs, 200 prompts with 4 responses; equal numbers of lessons in both arms."""
     world = spelling.WORLD
     run = lab.run("misled", seed, world=world, lr=1e-3, batch_size=16)
     start = lab.base(run, world)
-    labelled = run.judge(run.sample(start, lab.prompts(run, world, 200, seed=1000 + seed), n=2), world.gold)
-    model = estimator(run, start, run.curate(labelled, curating.extremes("gold")), TEMPLATE, epochs=3)
+    labelled = run.judge(run.sample(start, lab.prompts(run, world, 300, seed=1000 + seed), n=2), world.gold)
+    model = estimator(run, start, run.curate(labelled, curating.extremes("gold")), TEMPLATE, epochs=8)
     drawn = run.judge(run.sample(start, lab.prompts(run, world, 200), n=4), world.gold)
     pool = run.curate(run.judge(drawn, Scored(misled)), curating.ends_pool(share=0.25))
-    doubted = run.judge(pool, judging.dropout(model, template=TEMPLATE))
+    doubted = run.judge(pool, judging.dropout(model, rate=0.3, template=TEMPLATE))
     sure = run.judge(pool, judging.dropout(model, passes=2, rate=0.0, template=TEMPLATE))
-    easy = run.curate(doubted, easy_ones)
-    draws = {"all": pool, "easy": easy, "hard": run.curate(doubted, hard_ones)}
-    figures = {f"right_{name}": right(rows) for name, rows in draws.items()}
+    easy, kept = run.curate(doubted, easy_ones), agreed(doubted)
+    weights = np.array([cell(c, "preference_bald") for c in kept])
+    figures = {
+        "right_all": float(np.mean(right(pool))),
+        "right_easy": float(np.average(right(kept), weights=1 - weights)),
+        "right_hard": float(np.average(right(kept), weights=weights)),
+    }
     figures["doubt_without"] = max(c.slate.column("preference_bald")[0][1] for c in sure)
     plain = run.curate(pool, lambda rows, rng: rng.sample(list(rows), len(easy)), label="as many")
     test = lab.prompts(run, world, 96, split="test")
@@ -140,17 +145,13 @@ def easy_ones(doubted: Any, rng: Any) -> list[Contrast]:
     return easy_and_hard(agreed(doubted), 0.5, rng)[0]
 
 
-def hard_ones(doubted: Any, rng: Any) -> list[Contrast]:
-    return easy_and_hard(agreed(doubted), 0.5, rng)[1]
-
-
 def misled(slate: Slate) -> list[float]:
     """Gold, turned round on a quarter of the prompts."""
     sign = -1 if seed_of("misled", slate.id) % 4 == 0 else 1
     return [sign * spelling.share(slate.meta["letters"], slate.response(i)) for i in range(len(slate))]
 
 
-def right(pairs: Contrasts) -> float:
-    """The share of pairs whose chosen has the higher gold reward (a tie counts half)."""
+def right(pairs: Iterable[Contrast]) -> list[float]:
+    """1 for every pair whose chosen has the higher gold reward, 0 for the others."""
     golds = [[c.slate.column("gold")[m] for m in c.members] for c in pairs]
-    return float(np.mean([1.0 if w > l else 0.5 if w == l else 0.0 for w, l in golds]))
+    return [float(w > l) for w, l in golds]

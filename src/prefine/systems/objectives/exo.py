@@ -23,10 +23,9 @@ from prefine import curating, objectives
 from prefine.artifacts import Contrasts, PolicyHandle, Slates
 from prefine.catalogue import claim, system
 from prefine.claims import Lab
-from prefine.errors import InputError
 from prefine.judging.base import Judge
 from prefine.policies.tabular import Tabular
-from prefine.registry import one_of
+from prefine.registry import given_for
 from prefine.run import Run
 from prefine.worlds.bumps import Bumps
 
@@ -63,17 +62,15 @@ def exo(
     HH and TL;DR). eps: label smoothing of pairs. size: K; more candidates are split in consecutive groups.
     divergence: forward is the baseline DPO-rw.
     """
-    needs = {"pairs": (pairs,), "lists": (lists,), "samples": (prompts, judge)}
-    if any(given is None for given in one_of("learn_from", learn_from, needs)):
-        wanted = {"samples": "prompts and a judge"}.get(learn_from, learn_from)
-        raise InputError(f"learn_from={learn_from} needs {wanted}", remedy="give that, or another learn_from")
+    given = {"pairs": pairs, "lists": lists, "samples": None if prompts is None or judge is None else prompts}
+    source = given_for("learn_from", learn_from, given)
     rewards = objectives.exo_rewards(beta, beta_r, divergence)
     if learn_from == "pairs":
-        return run.train(policy, pairs, objective=objectives.exo(beta, eps))  # type: ignore[arg-type]
+        return run.train(policy, source, objective=objectives.exo(beta, eps))  # type: ignore[arg-type]
     if learn_from == "samples":
-        drawn = run.sample(policy, prompts, n=n, temperature=1.0, top_p=1.0)  # type: ignore[arg-type]
-        lists = run.judge(drawn, judge)  # type: ignore[arg-type]
-    return run.train(policy, run.curate(lists, curating.scored_groups(size)), objective=rewards)  # type: ignore[arg-type]
+        drawn = run.sample(policy, source, n=n, temperature=1.0, top_p=1.0)  # type: ignore[arg-type]
+        source = run.judge(drawn, judge)  # type: ignore[arg-type]
+    return run.train(policy, run.curate(source, curating.scored_groups(size)), objective=rewards)
 
 
 @claim(

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -31,7 +33,7 @@ from prefine.curating.multi_level import INTRA
 from prefine.registry import one_of
 from prefine.run import Run
 from prefine.slate import Contrast
-from prefine.worlds.instructed import base
+from prefine.worlds import words
 
 KINDS = " ".join(GENERATORS)
 
@@ -73,33 +75,39 @@ def mapl(
 @claim(
     "mapl",
     statement="Which of two prompts with one to three instructions a held-out response follows better, MAPL tells with "
-    "an accuracy above 0.7 on average, both as a reward model and as a policy, and 0.15 above training on the pairs "
-    "alone for as many steps in every seed; it ranks ordinary held-out pairs at most three points worse on average.",
+    "an accuracy above 0.8 on average, both as a reward model and as a policy, and 0.15 above training on the pairs "
+    "alone for as many steps in every seed; it ranks ordinary held-out pairs at most two points worse on average; and "
+    "what its policy writes to prompts with two instructions follows both more often than plain DPO's, in every seed.",
     baseline="Bradley-Terry and dpo on the pairs alone, as many steps",
-    holds=lambda f: all(
-        f[f"{way}_prompts"].mean() > 0.7
-        and bool(np.all(f[f"{way}_prompts"] > f[f"plain_{way}_prompts"] + 0.15))
-        and f[f"{way}_pairs"].mean() > f[f"plain_{way}_pairs"].mean() - 0.03
-        for way in ("reward", "policy")
+    holds=lambda f: (
+        all(
+            f[f"{way}_prompts"].mean() > 0.8
+            and bool(np.all(f[f"{way}_prompts"] > f[f"plain_{way}_prompts"] + 0.15))
+            and f[f"{way}_pairs"].mean() > f[f"plain_{way}_pairs"].mean() - 0.02
+            for way in ("reward", "policy")
+        )
+        and bool(np.all(f["policy_follows"] > f["plain_policy_follows"]))
     ),
 )
 def which_prompt_it_answers_better(lab: Lab, seed: int) -> Mapping[str, float]:
-    """From a base policy that has read instructions of every kind and follows none (``worlds.instructed``)."""
-    world, kinds = lab.world("assistant"), "comma stop length"
-    run = lab.run("levels", seed, world=world, lr=2e-3, batch_size=32, epochs=2, log_every=1000)
-    start = run.policy(base(lab.worlds or lab.root / "worlds"))
+    """From a base policy that has learnt to follow such instructions a little (``worlds.words``)."""
+    kinds = ("length", "question", "stop")
+    frame = partial(words.instructed_in, kinds, 3)
+    world = words.world(words.Writer(2, 7, ends=("", ".", "?"), frame=frame, heed=0.8), replace(words.SMALL, steps=700))
+    run = lab.run("levels", seed, world=world, lr=1e-3, batch_size=32, epochs=3, log_every=1000)
+    start = lab.base(run, world)
 
-    def labelled(split: str, n: int) -> Contrasts:
-        judged = run.judge(run.sample(start, lab.prompts(run, world, n, split=split), n=2), world.gold)
-        return run.curate(judged, curating.extremes("gold"))
+    def labelled(split: str, n: int, each: int) -> Contrasts:
+        judged = run.judge(run.sample(start, lab.prompts(run, world, n, split=split), n=each), world.gold)
+        return run.curate(judged, curating.all_pairs("gold", min_gap=1.0, limit=4))
 
-    pairs, held_out, build = labelled("train", 384), labelled("test", 256), curating.multi_level(kinds)
+    pairs, held_out, build = labelled("train", 220, 4), labelled("test", 56, 8), curating.multi_level(kinds)
     prompts = run.curate(run.curate(held_out, build), within_a_response)
     steps = run.settings.steps(len(run.curate(pairs, build)))
     trained = {
-        "reward": mapl(run, start, pairs, trains="reward-model", kinds=kinds),
+        "reward": mapl(run, start, pairs, trains="reward-model", kinds=" ".join(kinds)),
         "plain_reward": run.fit(start, pairs, max_steps=steps),
-        "policy": mapl(run, start, pairs, kinds=kinds),
+        "policy": mapl(run, start, pairs, kinds=" ".join(kinds)),
         "plain_policy": run.train(start, pairs, objective=objectives.dpo(0.1), max_steps=steps),
     }
     figures: dict[str, float] = {}
@@ -109,6 +117,9 @@ def which_prompt_it_answers_better(lab: Lab, seed: int) -> Mapping[str, float]:
             if name.endswith("policy"):
                 r = r - np.asarray(run.logps(start, contrasts).sums())
             figures[f"{name}_{what}"] = float((r[:, 0] > r[:, 1]).mean())
+    asked = run.slates(words.two_instructions(list(lab.prompts(run, world, 56, split="test")), kinds, seed))
+    for name, policy in {"start": start, "policy": trained["policy"], "plain_policy": trained["plain_policy"]}.items():
+        figures[f"{name}_follows"] = words.followed(run.sample(policy, asked, n=16, role="evaluation"))
     return figures
 
 

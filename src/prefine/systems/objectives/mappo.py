@@ -26,10 +26,9 @@ from prefine import curating, objectives
 from prefine.artifacts import Contrasts, PolicyHandle, Slates
 from prefine.catalogue import claim, system
 from prefine.claims import Lab
-from prefine.errors import InputError
 from prefine.judging.base import Judge
 from prefine.policies.tabular import Tabular
-from prefine.registry import one_of
+from prefine.registry import given_for, one_of
 from prefine.run import Run
 from prefine.slate import Candidate, Slate, pair
 
@@ -66,17 +65,16 @@ def mappo(
     go through a logistic. gamma, lam: of the hosts SimPO and CPO.
     """
     objective = objectives.mappo(host, beta, gamma, lam, bounded=bounded)
-    if one_of("learn_from", learn_from, {"samples": False, "pairs": True}):
-        if pairs is None:
-            raise InputError("learn_from=pairs needs pairs", remedy="give pairs with scores, or learn_from=samples")
-        curating.need(pairs, "score")
-        return run.train(policy, run.curate(pairs, curating.with_columns("score")), objective=objective)
-    if prompts is None or judge is None:
-        raise InputError("learn_from=samples needs prompts and a judge", remedy="give both, or learn_from=pairs")
+    given = {"pairs": pairs, "samples": None if prompts is None or judge is None else prompts}
+    source = given_for("learn_from", learn_from, given)
+    if learn_from == "pairs":
+        curating.need(source, "score")  # type: ignore[arg-type]
+        return run.train(policy, run.curate(source, curating.with_columns("score")), objective=objective)
     start, moves = policy, one_of("reference", reference, {"start": False, "previous": True})
     for t in run.rounds(rounds):
-        slates = run.sample(policy, run.slice(prompts, t, rounds), n=n)
-        found = run.curate(run.judge(slates, judge), curating.extremes("score", carry="score"))
+        slates = run.sample(policy, run.slice(source, t, rounds), n=n)  # type: ignore[arg-type]
+        judged = run.judge(slates, judge)  # type: ignore[arg-type]
+        found = run.curate(judged, curating.extremes("score", carry="score"))
         policy = run.train(policy, found, objective=objective, reference=policy if moves else start)
         run.watch(policy)
     return policy

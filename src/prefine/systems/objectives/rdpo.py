@@ -20,6 +20,7 @@ from prefine.artifacts import Contrasts, PolicyHandle
 from prefine.catalogue import claim, system
 from prefine.claims import Lab
 from prefine.curating.with_values import with_values
+from prefine.errors import InputError
 from prefine.formats import pairs_of
 from prefine.objectives import Objective
 from prefine.registry import Part
@@ -38,7 +39,7 @@ def rdpo(
     pairs: Contrasts,
     *,
     eps: float = 0.1,
-    beta: float = 0.1,
+    beta: float | None = None,
     over: Part | None = None,
     by: str = "",
     most: float | None = None,
@@ -49,12 +50,18 @@ def rdpo(
     advise` estimates it). Not when it is not: too large an eps overfits the labels it trusts (see lcpo, which
     learns it), nor for long training without ``most``.
 
-    eps: share of labels that are wrong, below 0.5. beta: closeness to the reference. over: another pair loss than
-    DPO, as simpo(beta=2.5). by: a value of the pairs that holds each pair's own eps. most: cut L(l, w) off there.
+    eps: share of labels that are wrong, below 0.5. beta: closeness to the reference (0.1). over: another pair loss
+    than DPO, with its own beta, as simpo(beta=2.5). by: a value of the pairs that holds each pair's own eps. most: cut
+    L(l, w) off there.
     """
-    loss = objectives.read(over) if over is not None else objectives.dpo(beta)
+    if over is not None and beta is not None:
+        raise InputError(
+            f"beta={beta:g} would be DPO's, and the loss is {over}",
+            remedy="leave it out, or give the other loss its own, as --over simpo(beta=2.5)",
+        )
+    loss = objectives.read(over) if over is not None else objectives.dpo(0.1 if beta is None else beta)
     loss = objectives.robust(loss, eps, by or None, most)
-    known = run.curate(pairs, with_values(by)) if by else pairs
+    known = run.curate(pairs, with_values(by, option="--by COLUMN")) if by else pairs
     return run.train(policy, known, objective=loss)
 
 

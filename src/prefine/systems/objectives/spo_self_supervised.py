@@ -26,6 +26,7 @@ from prefine.catalogue import claim, system
 from prefine.claims import Lab
 from prefine.policies.probing import last_states, probe
 from prefine.run import Run
+from prefine.worlds import key_words
 
 
 @system(
@@ -63,43 +64,44 @@ def spo_self_supervised(
 
 @claim(
     "spo-self-supervised",
-    statement="After equal steps on the same pairs, a linear probe on frozen last-token states tells the degree of "
-    "deletion (4 degrees, chance 0.25) of held-out responses more accurately by at least 0.15 than after DPO; the mean "
-    "log-ratio of held-out chosen responses falls with every degree, and pair accuracy is not below DPO's by more than "
-    "a point (means over seeds).",
+    statement="Rows of words preferred for their number of key words, pairs of one length. After equal steps on the "
+    "same pairs, a linear probe on frozen last-token states tells the degree of deletion (4 degrees, chance 0.25) of "
+    "held-out responses more accurately by at least 0.15 than after DPO; the log-ratio of more than 60% of them falls "
+    "with every degree; pair accuracy is not below DPO's by more than a point (means over seeds).",
     baseline="dpo",
-    holds=lambda f: (
+    holds=lambda f: bool(
         f["spo_probe"].mean() > f["dpo_probe"].mean() + 0.15
-        and all(f[f"spo_ratio_{k}"].mean() > f[f"spo_ratio_{k + 1}"].mean() for k in range(3))
+        and f["spo_ordered"].mean() > 0.6
         and f["spo_accuracy"].mean() > f["dpo_accuracy"].mean() - 0.01
     ),
 )
 def probed(lab: Lab, seed: int) -> Mapping[str, float]:
-    """The assistant world, all four degrees of both sides."""
-    world = lab.world("assistant")
-    run = lab.run("degrees", seed, world=world, lr=1e-3, batch_size=16, max_steps=40)
-    base = lab.base(run, world)
+    """A tiny language model, all four degrees of both sides, a probe for each side. Where content is what is preferred
+    DPO's log-ratios are ordered too; where it is not, or length moves log-ratios, neither's are."""
+    run = lab.run("degrees", seed, lr=2e-3, batch_size=16, max_steps=120)
+    base = run.policy(key_words.base(lab.worlds or lab.root / "worlds"))
 
-    def pairs_of(split: str, n: int) -> Contrasts:
-        slates = run.sample(base, lab.prompts(run, world, n, split=split), n=3)
-        return run.curate(run.judge(slates, world.annotators["perfect"]), curating.extremes("score"))
+    def pairs_of(n: int, seed: int) -> Contrasts:
+        return run.curate(run.judge(run.slates(key_words.slates(n, seed)), key_words.GOLD), curating.extremes("score"))
 
-    train, test = pairs_of("train", 128), pairs_of("test", 96)
-    more, probed = run.curate(train, curating.degraded(4)), run.curate(test, curating.degraded(4))
+    train, test = pairs_of(512, seed), pairs_of(192, 10_000 + seed)
+    degraded = curating.degraded(4, words=" ".join(key_words.KEYS))
+    more, probed = run.curate(train, degraded), run.curate(test, degraded)
     degree_N, side_N = (np.concatenate([c.values[name] for c in probed]).astype(int) for name in ("degree", "of"))
-    variant_N = (degree_N >= 0) & (side_N > 0)
     before_N = np.concatenate(run.logps(base, probed).sums())
     figures = {}
     arms = {
-        "dpo": run.train(base, train, objective=objectives.dpo(0.1)),
-        "spo": run.train(base, more, objective=objectives.spo_degree(0.1, 0.5, 4)),
+        "dpo": run.train(base, train, objective=objectives.dpo(0.5)),
+        "spo": run.train(base, more, objective=objectives.spo_degree(0.5, 0.5, 4)),
     }
     for name, policy in arms.items():
         ratio_N = np.concatenate(run.logps(policy, probed).sums()) - before_N
         chosen, rejected = (ratio_N[(degree_N < 0) & (side_N == side)] for side in (1, -1))
         figures[f"{name}_accuracy"] = float((chosen > rejected).mean())
-        figures |= {f"{name}_ratio_{k}": float(ratio_N[variant_N & (degree_N == k)].mean()) for k in range(4)}
-        states_ND = last_states(policy.load(), list(probed))[variant_N]
-        half = len(states_ND) // 8 * 4  # no response on both sides
-        figures[f"{name}_probe"] = probe(states_ND, degree_N[variant_N], half)
+        falls = np.diff(ratio_N[degree_N >= 0].reshape(-1, 4), axis=1) < 0
+        figures[f"{name}_ordered"] = float(falls.all(1).mean())
+        states_ND = last_states(policy.load(), list(probed))
+        sides = [(degree_N >= 0) & (side_N == side) for side in (1, -1)]
+        told = [probe(states_ND[here], degree_N[here], here.sum() // 8 * 4) for here in sides]  # no response in both
+        figures[f"{name}_probe"] = float(np.mean(told))
     return figures

@@ -147,11 +147,12 @@ def corrected(
 @claim(
     "veripo",
     statement="Sums whose base writes right answers under wrong working, paid by the answer alone: GRPO, verifier, DPO "
-    "and GRPO again ends with fewer responses whose working and answer differ than GRPO with more samples, in every "
-    "seed, and with an accuracy not below it on average.",
+    "and GRPO again ends with a smaller share of responses whose working and answer differ than GRPO alone, and is at "
+    "least as often right, on average over five seeds.",
     baseline="GRPO alone, one batch of samples more than both phases together",
+    seeds=(0, 1, 2, 3, 4),
     holds=lambda f: bool(
-        (f["veripo_inconsistent"] < f["grpo_inconsistent"]).all() and f["veripo"].mean() >= f["grpo"].mean()
+        f["veripo_inconsistent"].mean() < f["grpo_inconsistent"].mean() and f["veripo"].mean() >= f["grpo"].mean()
     ),
 )
 def consistent_or_only_right(lab: Lab, seed: int) -> Mapping[str, float]:
