@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from prefine.errors import InputError, RunStopped
-from prefine.report.record import Record, Row, get, read_record
-from prefine.store import Store, holder, lock
+from prefine.report.record import Record, Row, get, number, read_record
+from prefine.store import Store, holder, lock, write_text
+
+MARK = "cleaned"
+"""In a run's directory: when it was cleaned. What it used before, it has let go."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ def clean(run_dir: Path | str) -> Cleaning:
     with lock(path):
         for piece in found.pieces:
             _remove(piece.path)
+        write_text(path / MARK, f"{time.time()}\n")
     return found
 
 
@@ -108,12 +113,16 @@ def _artifacts(record: Record) -> Mapping[str, Row]:
 
 
 def _keys(run_dir: Path) -> set[str]:
-    """Everything a run came to be with, and what it is making."""
+    """Everything a run came to be with, and what it is making; of a run that was cleaned, what it made since."""
     try:
         record = read_record(run_dir)
+        since = float((run_dir / MARK).read_text())
     except InputError:
         return set()
-    return {str(event["key"]) for event in record.verbs if event.get("key")}
+    except (OSError, ValueError):
+        since = 0.0
+    keys = {str(e["key"]) for e in record.verbs if e.get("key") and (number(e.get("time")) or 0.0) >= since}
+    return keys | ({record.final} if record.final else set())
 
 
 def _final(record: Record) -> str | None:

@@ -36,7 +36,7 @@ def test_a_table_has_no_value_model_and_that_is_said_before_anything_is_sampled(
 
 
 def test_betas_of_two_losses_are_not_confused() -> None:
-    with pytest.raises(InputError, match="beta=0.5 would be DPO's"):
+    with pytest.raises(InputError, match=r"beta=0\.5 would be DPO's"):
         prepare(
             {"system": "rdpo", "inputs": {"world": "assistant"}, "options": {"over": "simpo", "beta": 0.5}}, look=False
         )

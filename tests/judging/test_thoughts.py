@@ -44,7 +44,7 @@ def test_what_is_paid_is_accuracy_and_form() -> None:
     found = judge([slate])[0]
     assert found["accuracy"].values == (1.0, 0.4, 0.0, 0.0, None)
     assert found["score"].values == (1.5, 0.9, 0.5, 0.0, None)
-    assert list(found)[0] == "verified", "whose labels are counted"
+    assert next(iter(found)) == "verified", "whose labels are counted"
 
 
 @pytest.mark.parametrize("form", [InTags(), Marked("####")])

@@ -93,7 +93,7 @@ def test_orders_sum_to_one_and_two_responses_are_a_logistic() -> None:
 
 
 def test_only_differences_count_and_agreement_costs_nothing() -> None:
-    scores, _, taught = lists(1, (4, 3))
+    scores, _, _ = lists(1, (4, 3))
     pad = o.pad(0.9)
     moved = replace(scores, values={"score": scores.values["score"] + torch.tensor([5.0] * 4 + [-3.0] * 3)})
     assert pad(moved).mean(moved).item() == pytest.approx(pad(scores).mean(scores).item(), abs=1e-12)

@@ -164,8 +164,8 @@ def test_with_a_bias_every_token_starts_with_that_mask(looked: Any, net: str) ->
     mask = mask_net(looked.view(deep=True))
     assert torch.allclose(mask, 0.5 * (looked.mask > 0).double(), atol=1e-12)
     mask[0, 0].backward()
-    layer = mask_net.mixer if net == "two-layer" else mask_net.heads[0]
-    assert layer is not None and float(layer.weight.grad.abs().sum()) > 0  # type: ignore[union-attr]
+    name = "mixer.weight" if net == "two-layer" else "heads.0.weight"
+    assert float(dict(mask_net.named_parameters())[name].grad.abs().sum()) > 0  # type: ignore[union-attr]
 
 
 def listen(model: Any) -> tuple[dict[str, list[torch.Tensor]], list[Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from prefine import judging, objectives
 from prefine.binding.rehearsal import rehearse, wanted
 from prefine.catalogue import find
+from prefine.curating import leveled_groups
 from prefine.curating.tags import INSIDE
 from prefine.engine.settings import TrainSettings
 from prefine.errors import InputError
@@ -22,6 +24,7 @@ from prefine.options import of_function
 from prefine.policies.tabular import Tabular
 from prefine.run import Run
 from prefine.slate import Candidate, Slate, pair
+from prefine.slate import scores as judging_scores
 from prefine.store import read_jsonl
 from prefine.systems.objectives.pad import compared, pad
 from prefine.systems.reasoning.veripo import read_by, veripo
@@ -160,3 +163,14 @@ def test_the_loop_wants_prompts_and_data_must_say_where_they_are_from() -> None:
     told = [pair(Slate("q", two, meta={"extra": {"domain": "chat"}}), 0, 1)]
     rehearse(find("dporm-vs-exrm"), defaults, given={"pairs": told})  # the rest of the data may be of others
     assert INSIDE == "in_distribution"
+
+
+# -- a leftover of 158
+
+
+def test_without_a_gold_answer_all_responses_are_on_the_third_level() -> None:
+
+    slate = Slate("?", (Candidate("a"), Candidate("b"))).with_feedback("verified", judging_scores((None, None)))
+    (group,) = leveled_groups(unknown=3.0)([slate], random.Random(0))
+    assert group.values["level"] == (3.0, 3.0) and group.roles == (-1, -1)
+    assert list(leveled_groups()([slate], random.Random(0))) == []

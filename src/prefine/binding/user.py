@@ -268,10 +268,12 @@ def _check_prompts(source: UserSource, name: str, system: System, options: Mappi
 
 
 def _check_answers(source: UserSource, name: str, system: System, options: Mapping[str, Any]) -> None:
-    if not any("answer" in s.meta for s in _prompts(source.prompt_data)):
+    column = str(getattr(source.judge, "reads", "answer"))
+    if not any(column in s.meta for s in _prompts(source.prompt_data)):
+        what = "the gold answer" if column == "answer" else f"the prompt's {column}"
         raise InputError(
-            f"{system.key} checks responses against the gold answer, and no prompt has one",
-            remedy='give --prompts with an "answer" in every row',
+            f"{system.key} checks responses against {what}, and no prompt has one",
+            remedy=f'give --prompts with {"an" if column == "answer" else "the column"} "{column}" in every row',
             file=source.given.prompts or source.given.data,
         )
 

@@ -26,6 +26,7 @@ key_phrases  degraded: variants with growing parts of the key content gone, over
 logged_pairs beside_samples, both_orders: logged pairs beside fresh samples, for doubly robust estimates
 kinds        both_kinds: labels as they are, if some are good and some bad
 
+refinements  lessons in refining, over pairs: with_refinements, refinement_demos; last_over_first turn
 uncertain    second opinions with dropout: ends_pool, both_ways (lessons for a pairwise model), second_opinion
 sets         accepted and rejected sets: sets, over labels: gathered
 internal     internal_pairs, verdict_lessons: the questions a model is asked about its own responses, as lessons
@@ -83,6 +84,7 @@ from prefine.curating.pairs import all_pairs, ranked
 from prefine.curating.points import as_points, labelled, mismatched, points
 from prefine.curating.process import process_pairs, step_points
 from prefine.curating.rationales import with_rationales
+from prefine.curating.refinements import last_over_first, refinement_demos, with_refinements
 from prefine.curating.replay import mix, replay_counts, replay_mix
 from prefine.curating.rollouts import rollouts, with_moments
 from prefine.curating.sets import gathered, sets
@@ -184,6 +186,7 @@ __all__ = [
     "goals",
     "internal_pairs",
     "labelled",
+    "last_over_first",
     "length_balanced",
     "length_matched",
     "leveled_groups",
@@ -206,6 +209,7 @@ __all__ = [
     "prompts_of",
     "random_pairs",
     "ranked",
+    "refinement_demos",
     "relabelled",
     "replay_counts",
     "replay_mix",
@@ -231,6 +235,7 @@ __all__ = [
     "with_logps",
     "with_moments",
     "with_rationales",
+    "with_refinements",
     "with_samples",
     "with_scores",
 ]

@@ -39,14 +39,18 @@ class LeveledGroups:
 
     From the verdicts of a check: right (1) is level 1, wrong but in form (0) level 2, and worse ones (-1, -2)
     levels 3 and 4. Level 1 is chosen, the others are rejected. A group on one level stays: it is held to the trust
-    region, though it has no pair.
+    region, though it has no pair. ``unknown``: the level of a response on which the check abstained, because its
+    prompt has no gold answer; without one it is left out.
     """
 
     by: str = "verified"
+    unknown: float | None = None
 
     def __call__(self, slates: Iterable[Slate], rng: random.Random) -> Iterator[Contrast]:
         for slate in slates:
             levels = {i: level_of(v) for i, v in column(slate, self.by).items()}
+            if self.unknown is not None:
+                levels = {i: levels.get(i, self.unknown) for i in slate.leaves()}
             if len(levels) > 1:
                 roles = [CHOSEN if level == 1 else REJECTED for level in levels.values()]
                 yield group(slate, list(levels), roles, level=tuple(levels.values()))
@@ -72,6 +76,7 @@ def scored_groups(size: int | None = None, by: str = "score") -> ScoredGroups:
     return ScoredGroups(size, by)
 
 
-def leveled_groups(by: str = "verified") -> LeveledGroups:
-    """All responses of a prompt with their preference level."""
-    return LeveledGroups(by)
+def leveled_groups(by: str = "verified", unknown: float | None = None) -> LeveledGroups:
+    """All responses of a prompt with their preference level; ``unknown``: that of responses nobody could check."""
+    at_least(1, **{} if unknown is None else {"unknown": unknown})
+    return LeveledGroups(by, unknown)

@@ -15,6 +15,9 @@ teachers     likelihood (of a response under a model), teacher (a mixture of lik
 options      probabilities of k options: the best of all, a grade; nothing sampled, no place favoured
 classifier   classifier (yes against no, over spellings, by category), stepped (whole points), agreement with pairs
 dropout      dropout: a scalar or pairwise reward model asked several times with dropout on, and how far it agrees
+verdicts     a written verdict on two responses, in both orders; what cannot be read is counted
+programs     unit tests, in the sandbox
+pairwise     pairwise_reward: a reward model that reads two responses at once
 composite    Composite: a weighted sum of judges, as they are, z-scored or ranked
 people       People, who answer with `prefine label`; asks_people
 users        a function of one's own, by file and name
@@ -55,11 +58,14 @@ from prefine.judging.models import (
 )
 from prefine.judging.names import HELP, JUDGES, find
 from prefine.judging.options import OptionChoice, OptionScore, option_choice, option_score
+from prefine.judging.pairwise import PairwiseReward, pairwise_reward
 from prefine.judging.people import People, asks_people, people
 from prefine.judging.per_token import PerToken, per_token
+from prefine.judging.programs import Programs, programs
 from prefine.judging.teachers import Likelihood, Mixed, likelihood, teacher
 from prefine.judging.thoughts import Consistent, Outcome, Repetition, consistent, outcome, repetition
 from prefine.judging.users import EachResponse, user_judge
+from prefine.judging.verdicts import Verdicts, verdicts
 
 __all__ = [
     "HELP",
@@ -88,14 +94,17 @@ __all__ = [
     "OptionChoice",
     "OptionScore",
     "Outcome",
+    "PairwiseReward",
     "People",
     "PerToken",
     "ProcessReward",
+    "Programs",
     "Repetition",
     "RewardJudge",
     "Scored",
     "SelfJudge",
     "Stepped",
+    "Verdicts",
     "Verifier",
     "Votes",
     "WinRates",
@@ -123,9 +132,11 @@ __all__ = [
     "option_choice",
     "option_score",
     "outcome",
+    "pairwise_reward",
     "people",
     "per_token",
     "process_reward",
+    "programs",
     "repetition",
     "reward_model",
     "same",
@@ -134,6 +145,7 @@ __all__ = [
     "teacher",
     "two_sided",
     "user_judge",
+    "verdicts",
     "verifier",
     "votes",
     "yes_judge",

@@ -51,9 +51,9 @@ Is this a good answer? Answer Yes or No.
 class LanguageJudge:
     """A model writes a grade, which is read off its text; several samples are averaged.
 
-    Columns: the grade, None where no sample could be read, and NAME_read, how many samples could. A grade
-    outside [low, high] counts as unread. Each response is graded in a prompt of its own, so there is no
-    order that could favour one.
+    Columns: the grade, None where no sample could be read; NAME_read and NAME_unread, how many samples could be and
+    could not. A grade outside [low, high] counts as unread. Each response is graded in a prompt of its own, so there is
+    no order that could favour one.
     """
 
     model: Any
@@ -81,7 +81,12 @@ class LanguageJudge:
 
     def _columns(self, grades: Sequence[Sequence[float]]) -> Columns:
         means = [sum(g) / len(g) if g else None for g in grades]
-        return {self.name: scores(means), f"{self.name}_read": scores([len(g) for g in grades])}
+        read = [len(g) for g in grades]
+        return {
+            self.name: scores(means),
+            f"{self.name}_read": scores(read),
+            f"{self.name}_unread": scores([self.samples - n for n in read]),
+        }
 
     def read(self, text: str) -> float | None:
         """The last grade in a text.

@@ -19,11 +19,14 @@ from prefine.judging.followups import follow_ups
 from prefine.judging.language import LanguageJudge, SelfJudge, YesProbability, language_judge, yes_judge
 from prefine.judging.models import OnDisk, implicit_reward, process_reward, reward_model
 from prefine.judging.options import option_choice, option_score
+from prefine.judging.pairwise import pairwise_reward
 from prefine.judging.people import people
+from prefine.judging.programs import programs
 from prefine.judging.tagged import Tagged
 from prefine.judging.teachers import likelihood
 from prefine.judging.thoughts import consistent
 from prefine.judging.users import user_judge
+from prefine.judging.verdicts import verdicts
 
 
 def find(spec: str) -> Judge:
@@ -106,6 +109,17 @@ def _dropout(argument: str) -> Judge:
     return dropout(_directory("dropout", argument))
 
 
+def _pairwise_reward(argument: str) -> Judge:
+    return pairwise_reward(_directory("pairwise-reward", argument))
+
+
+def _unit_tests(argument: str) -> Judge:
+    try:
+        return programs(float(argument or 5), name="score")
+    except ValueError:
+        raise InputError(f"{argument!r} is no number of seconds", remedy=f"see: {HELP['unit-tests']}") from None
+
+
 def _process_reward(argument: str) -> Judge:
     return process_reward(_directory("process-reward", argument))
 
@@ -184,11 +198,14 @@ JUDGES: Mapping[str, Callable[[str], Judge]] = {
     "tagged": _tagged,
     "estimate": _estimate,
     "consistent": _consistent,
+    "unit-tests": _unit_tests,
     "reward-model": _reward_model,
+    "pairwise-reward": _pairwise_reward,
     "dropout": _dropout,
     "process-reward": _process_reward,
     "implicit-reward": _implicit_reward,
     "language": _language,
+    "verdict": _spoken("verdict", verdicts),
     "yes": _yes,
     "classifier": _classifier,
     "choice": _spoken("choice", choices),
@@ -216,11 +233,14 @@ HELP: Mapping[str, str] = {
     "tagged": "tagged[:META], right, wrong, unreadable, or out of form: <think> and <answer> tags, against the answer",
     "estimate": "estimate[:auto|boxed|number|MARKER], how near a number is to the answer in the prompt's meta",
     "consistent": "consistent[:tags|MARKER], whether the answer is the last number of the thought before it",
+    "unit-tests": "unit-tests[:SECONDS], the share of the prompt's tests that the program passes, in a sandbox",
     "reward-model": "reward-model:DIR, a model fitted by `prefine`",
+    "pairwise-reward": "pairwise-reward:DIR, a reward model that reads two responses at once, in both orders",
     "dropout": "dropout:DIR, a model fitted by `prefine` asked 10 times with dropout on: means and how far they agree",
     "process-reward": "process-reward:DIR, the lowest reward over the lines of the response",
     "implicit-reward": "implicit-reward:POLICY_DIR,REFERENCE_DIR, the log-ratio of two models",
     "language": "language:DIR, a model that writes a grade",
+    "verdict": "verdict:DIR|self, a model that writes which of two is better, in both orders",
     "classifier": "classifier[:DIR|self], the share of yes against no, the question by the category of the prompt",
     "yes": "yes:DIR, a model's probability that the answer is good",
     "choice": "choice:DIR|self, a model's probability of A over B for every two answers, asked in both orders",

@@ -8,6 +8,7 @@ perhaps ``setup``, what comes before. Programs that nobody has read see no netwo
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -32,6 +33,11 @@ class Programs:
     setup: str = "setup"
     name: str = "verified"
 
+    @property
+    def reads(self) -> str:
+        """What a prompt has to bring."""
+        return self.tests
+
     def __call__(self, slates: Sequence[Slate]) -> list[Columns]:
         return [self._columns(slate) for slate in slates]
 
@@ -40,7 +46,7 @@ class Programs:
         return {self.name: scores([t[0] for t in told]), f"{self.name}_why": texts([t[1] for t in told])}
 
     def _of(self, slate: Slate, index: int) -> tuple[float | None, str | None]:
-        tests = tests_of(slate.meta.get(self.tests))
+        tests = unit_tests_of(slate.meta.get(self.tests))
         if not tests:
             return None, None
         program = program_of(slate.response(index))
@@ -51,10 +57,10 @@ class Programs:
         return sum(w is None for w in why) / len(why), next((w for w in why if w is not None), None)
 
 
-def tests_of(given: object) -> tuple[str, ...]:
+def unit_tests_of(given: object) -> tuple[str, ...]:
     """The tests of a prompt, each a text.
 
-    >>> tests_of("assert f(1) == 2"), tests_of(["assert f(1)", "assert f(2)"]), tests_of(None)
+    >>> unit_tests_of("assert f(1) == 2"), unit_tests_of(["assert f(1)", "assert f(2)"]), unit_tests_of(None)
     (('assert f(1) == 2',), ('assert f(1)', 'assert f(2)'), ())
     """
     if isinstance(given, str):
@@ -80,17 +86,12 @@ def program_of(response: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def _failure(program: str, setup: str, test: str, seconds: float) -> str | None:
-    """How the test failed; None where it passed. The last line is told by us alone, so that ending early is no pass."""
-    source = f"{program}\n\n{setup}\n\n{test}\n"
-    driver = (
-        "import sys\n"
-        "_done, _source = sys.stdout.write, open('candidate.txt').read()\n"
-        "exec(compile(_source, 'candidate.py', 'exec'), {'__name__': '__main__'})\n"
-        f"_done('\\n{DONE}')\n"
-    )
+    """How the test failed; None where it passed: where the word that only we know is said after its last line."""
+    word = secrets.token_hex(16)
     bounds = Bounds(seconds=seconds, cpu_seconds=max(1, round(seconds)))
-    outcome = run_python(driver, bounds=bounds, files={"candidate.txt": source})
-    if outcome.ok and outcome.stdout.endswith(DONE):
+    files = {"candidate.txt": f"{program}\n\n{setup}\n\n{test}\n"}
+    outcome = run_python(DRIVER, bounds=bounds, files=files, stdin=word + "\n")
+    if outcome.ok and outcome.stdout.endswith(word):
         return None
     if outcome.killed_by is not None:
         return f"stopped: {outcome.killed_by}"
@@ -99,7 +100,18 @@ def _failure(program: str, setup: str, test: str, seconds: float) -> str | None:
     return (outcome.stderr.strip().splitlines() or ["failed"])[-1][:200]
 
 
-DONE = "prefine: all tests ran"
+DRIVER = """
+import sys
+
+def main():
+    word, say = sys.stdin.readline().strip(), sys.stdout.write
+    with open("candidate.txt", encoding="utf-8") as file:
+        code = compile(file.read(), "candidate.py", "exec")
+    exec(code, {"__name__": "__main__"})
+    say("\\n" + word)
+
+main()
+"""
 
 
 def programs(seconds: float = 5.0, tests: str = "tests", name: str = "verified") -> Programs:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
-from prefine.judging.language import seed_for
+from prefine.fingerprint import seed_of
 from prefine.judging.models import speaker
 from prefine.judging.options import filled
 from prefine.policies.base import Sampling
@@ -62,7 +62,10 @@ class Verdicts:
     def __call__(self, slates: Sequence[Slate]) -> list[Columns]:
         asked = [(slate, i, j) for slate in slates for i, j in _orders(len(slate))]
         prompts = [self._ask(*one) for one in asked]
-        seeds = [seed_for(self.seed, slate, i) ^ seed_for(self.seed + 1, slate, j) for slate, i, j in asked]
+        seeds = [
+            seed_of("verdict", self.seed, slate.id, slate.response(i), slate.response(j), i < j)
+            for slate, i, j in asked
+        ]
         sampling = Sampling(self.samples, self.temperature, max_tokens=self.max_tokens)
         told = iter(speaker(self.model).sample(prompts, sampling, seeds) if prompts else [])
         return [self._columns(len(slate), [[self.read(a.text) for a in next(told)] for _ in _orders(len(slate))])

@@ -28,6 +28,7 @@ reward_gaps  the policy's reward gaps towards explicit ones, pairs or groups: re
 differing    token weights where responses differ, under any objective: correlated, reweighted
 readings     what an objective sees of the models besides log-probabilities, fixed or learnt along
 self_refined  self-given labels, smoothed where the policy trusts them least, over any pair loss: self_refined
+refining     answering and refining at once: evolve
 on_policy    the weight of a pair by the policy's own likelihood of it: on_policy, wpo
 anchored     labels against a learnt anchor: uapo
 token_masks  weights of tokens, learnt along or from activations: sparsepo
@@ -99,6 +100,7 @@ from prefine.objectives.policy_gradient import (
     ppo_value,
 )
 from prefine.objectives.rationales import Explained, rationale_dpo, rationale_orpo, with_rationale
+from prefine.objectives.refining import evolve
 from prefine.objectives.regression import Regression, sppo, sppo_single
 from prefine.objectives.relative import Crossed, rpo_relative
 from prefine.objectives.reward_gaps import RewardGaps, reward_aware
@@ -149,6 +151,7 @@ FACTORIES: Mapping[str, Callable[..., Objective]] = {
     "rso": rso,
     "discopop": discopop,
     "discovered": discovered,
+    "evolve": evolve,
     "exo": exo,
     "exo-rewards": exo_rewards,
     "irepo": irepo,
@@ -306,6 +309,7 @@ __all__ = [
     "discovered",
     "doubly_robust",
     "dpo",
+    "evolve",
     "exo",
     "exo_rewards",
     "explored",

@@ -41,6 +41,7 @@ KINDS: Mapping[str, str] = {
     "value-model": "prefine.policies.value_model:ValueModel",
     "tabular": "prefine.policies.tabular:Tabular",
     "endpoint": "prefine.policies.endpoint:Endpoint",
+    "refining": "prefine.policies.refining:Refining",
 }
 """kind -> module:class. Each class has ``load(path, **options)``."""
 

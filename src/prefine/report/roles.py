@@ -46,7 +46,7 @@ def _played(event: Row) -> Iterator[tuple[str, str, str]]:
     """(role, key of who played it, what they did) of one verb."""
     who: Mapping[str, str] = event.get("who") or {}
     verb = event.get("verb")
-    if verb == "judge" and event.get("role") in ("annotator", "view") and "judge" not in who:
+    if verb == "judge" and event.get("role", "annotator") != "evaluation" and "judge" not in who:
         yield "judge", str(event.get("label") or "judge").removeprefix("judge "), "labels"
     if verb == "judge" and event.get("role") == "evaluation":
         return

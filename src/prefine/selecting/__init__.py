@@ -1,13 +1,14 @@
 """Selectors: which rows are worth a label, a family a file.
 
-base         Selector, Budget, split (a budget over rounds), Remaining (what of a pool is left), Then (one after the
-             other), chosen (run.select with what the selector has to see of the models)
+base         Selector, Budget, split (a budget over rounds), Part and Remaining of a pool, Then (one after the other),
+             chosen (run.select with what the selector has to see of the models)
 ranking      smallest, largest, middle, tails, random: which of some numbers to keep
 scores       at_random, top, entropy
 margins      small_margin, certainty: by the margin of the implicit reward
 optimal      d_optimal: greedy D-optimal design over features
 confidence   upper_confidence, uncertain, borda: bounds from dropout on the last layer
 responses    representative, random_responses: a few of every prompt's responses
+dueling      AE-Borda, the contextual dueling bandit itself
 features     the judges that these read: Features, Doubt
 
 ``read("entropy(budget=25%):certainty(budget=50%)")`` gives a selector from its text: one, or one after another.
@@ -21,6 +22,7 @@ from typing import Any
 from prefine import registry
 from prefine.selecting.base import (
     Budget,
+    Part,
     Remaining,
     Selector,
     Then,
@@ -34,7 +36,7 @@ from prefine.selecting.base import (
     view_of,
     with_budget,
 )
-from prefine.selecting.confidence import borda, uncertain, upper_confidence
+from prefine.selecting.confidence import borda, one_of_each, uncertain, upper_confidence
 from prefine.selecting.features import Doubt, Features
 from prefine.selecting.margins import certainty, small_margin, surprises
 from prefine.selecting.optimal import d_optimal
@@ -90,6 +92,7 @@ __all__ = [
     "Doubt",
     "Features",
     "Likelihood",
+    "Part",
     "Remaining",
     "Selector",
     "Then",
@@ -104,6 +107,7 @@ __all__ = [
     "everything",
     "find",
     "need",
+    "one_of_each",
     "random_responses",
     "read",
     "representative",

@@ -117,6 +117,17 @@ def differing(rows: Iterable[Any], rng: random.Random) -> Iterator[Any]:
 
 
 @dataclass(frozen=True)
+class Part:
+    """The i-th of ``of`` disjoint parts: a super-batch of a stream."""
+
+    i: int
+    of: int
+
+    def __call__(self, rows: Iterable[Any], rng: random.Random) -> Iterator[Any]:
+        return (row for at, row in enumerate(rows) if at % self.of == self.i)
+
+
+@dataclass(frozen=True)
 class Remaining:
     """The rows of the first artifact that are not in the others: what of a pool is still to be had."""
 

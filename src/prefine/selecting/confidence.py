@@ -8,7 +8,7 @@ Active exploration (arXiv 2312.00267): offline among labelled pairs, online amon
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,10 +73,10 @@ class Borda(UpperConfidence):
 
     def __call__(self, rows: Iterable[Any], rng: random.Random) -> list[Row]:
         kept = [slate_of(row) for row in rows]
-        sides = [self._sides(slate) for slate in kept]
-        bounds = [self.bounds(*columns(slate), *side) for slate, side in zip(kept, sides, strict=True)]
+        split = [sides(slate, self.rivals) for slate in kept]
+        bounds = [self.bounds(*columns(slate), *side) for slate, side in zip(kept, split, strict=True)]
         chosen = largest([float(up.max() - low.max()) for up, low in bounds], self.budget.of(len(kept)), rng)
-        return [self._pair(kept[i], bounds[i][0], *sides[i], rng) for i in chosen]
+        return [self._pair(kept[i], bounds[i][0], *split[i], rng) for i in chosen]
 
     def bounds(
         self, m_K: np.ndarray, s_K: np.ndarray, g_K: np.ndarray, own: Sequence[int], others: Sequence[int]
@@ -88,22 +88,24 @@ class Borda(UpperConfidence):
         low = (d_K - wide_K)[own_][:, None] - (d_K + wide_K)[others_][None]
         return _sigmoid(self.beta * high).mean(1), _sigmoid(self.beta * low).mean(1)
 
-    def _sides(self, slate: Slate) -> tuple[list[int], list[int]]:
-        others = [i for i in slate.leaves() if role_of(slate, i) == self.rivals]
-        own = [i for i in slate.leaves() if i not in others]
-        if not own or not others:
-            raise InputError(
-                f"slate {slate.id!r} has {len(own)} samples of the policy and {len(others)} of the reference",
-                remedy=f'sample from both, the reference with role="{self.rivals}"',
-            )
-        return own, others
-
     def _pair(
         self, slate: Slate, upper: np.ndarray, own: Sequence[int], others: Sequence[int], rng: random.Random
     ) -> Slate:
         best = own[int(np.argmax(upper))]
         differing = [i for i in others if slate.response(i) != slate.response(best)]
         return slate.take([best, rng.choice(differing or others)])
+
+
+@dataclass(frozen=True)
+class OneOfEach:
+    """Of every slate one of the policy's samples beside one of the rivals', at random (uniref); none is left out."""
+
+    rivals: str = "reference"
+
+    def __call__(self, rows: Iterable[Any], rng: random.Random) -> Iterator[Slate]:
+        for slate in map(slate_of, rows):
+            own, others = sides(slate, self.rivals)
+            yield slate.take([rng.choice(own), rng.choice(others)])
 
 
 def columns(row: Row) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -114,12 +116,24 @@ def columns(row: Row) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return m, s, g
 
 
+def sides(slate: Slate, rivals: str) -> tuple[list[int], list[int]]:
+    """The policy's own samples, and those of the rivals' role."""
+    others = [i for i in slate.leaves() if role_of(slate, i) == rivals]
+    own = [i for i in slate.leaves() if i not in others]
+    if not own or not others:
+        raise InputError(
+            f"slate {slate.id!r} has {len(own)} samples of the policy and {len(others)} of the reference",
+            remedy=f'sample from both, the reference with role="{rivals}"',
+        )
+    return own, others
+
+
 def _sigmoid(x: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.tanh(x / 2))
 
 
 def upper_confidence(
-    budget: float | str = "33%", width: float = 2.0, draws: int = 10, rate: float = 0.05
+    budget: float | str | Budget = "33%", width: float = 2.0, draws: int = 10, rate: float = 0.05
 ) -> UpperConfidence:
     """Rows whose best response may be worth most above what it is surely worth (AE-DPO, arXiv 2312.00267).
 
@@ -128,17 +142,22 @@ def upper_confidence(
     return UpperConfidence(Budget.read(budget), *_checked(width, draws, rate))
 
 
-def uncertain(budget: float | str = "33%", draws: int = 10, rate: float = 0.05) -> Uncertain:
+def uncertain(budget: float | str | Budget = "33%", draws: int = 10, rate: float = 0.05) -> Uncertain:
     """Rows whose log-probabilities vary most under dropout (US-DPO, the uncertainty baseline)."""
     return Uncertain(Budget.read(budget), *_checked(0.0, draws, rate))
 
 
 def borda(
-    budget: float | str = "33%", beta: float = 0.1, width: float = 2.0, draws: int = 10, rate: float = 0.05
+    budget: float | str | Budget = "33%", beta: float = 0.1, width: float = 2.0, draws: int = 10, rate: float = 0.05
 ) -> Borda:
     """Prompts whose best response has the most open Borda value against the reference (AE-Borda-DPO), with its pair."""
     positive(beta=beta)
     return Borda(Budget.read(budget), *_checked(width, draws, rate), beta)
+
+
+def one_of_each(rivals: str = "reference") -> OneOfEach:
+    """Every slate with one of its samples and one of the reference's."""
+    return OneOfEach(rivals)
 
 
 def _checked(width: float, draws: int, rate: float) -> tuple[float, int, float]:

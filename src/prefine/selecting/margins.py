@@ -80,7 +80,7 @@ class ByMargin:
 
 
 def small_margin(
-    budget: float | str = "50%", pair: str = "smallest", keep: str = "smallest", by: str = "implicit"
+    budget: float | str | Budget = "50%", pair: str = "smallest", keep: str = "smallest", by: str = "implicit"
 ) -> ByMargin:
     """The pairs that the policy is least sure of (arXiv 2406.17312): one a prompt, then the smallest margins of all.
 
@@ -91,7 +91,7 @@ def small_margin(
     return ByMargin(Budget.read(budget), keep, pair, by)
 
 
-def certainty(budget: float | str = "50%", by: str = "implicit") -> ByMargin:
+def certainty(budget: float | str | Budget = "50%", by: str = "implicit") -> ByMargin:
     """The pairs that the policy is surest of (arXiv 2402.08114): where it is sure and wrong, a label teaches most.
 
     u = 1 - 2 |sigma(r_1 - r_2) - 1/2| falls with |r_1 - r_2|, so the smallest u are the largest margins.

@@ -138,7 +138,7 @@ def log_det(v_ND: np.ndarray, chosen: Sequence[int], gamma: float) -> float:
 
 
 def d_optimal(
-    budget: float | str = "50%",
+    budget: float | str | Budget = "50%",
     beta: float = 1.0,
     gamma: float = 0.01,
     weighted: bool = True,

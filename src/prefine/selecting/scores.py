@@ -95,12 +95,12 @@ class ByEntropy(ByScore):
         return -fmean(known) if known else None
 
 
-def at_random(budget: float | str = "50%") -> AtRandom:
+def at_random(budget: float | str | Budget = "50%") -> AtRandom:
     """Any rows, all equally likely: what the others are measured against."""
     return AtRandom(Budget.read(budget))
 
 
-def top(budget: float | str = "50%", by: str = "score", of: str = "max", keep: str = "largest") -> ByScore:
+def top(budget: float | str | Budget = "50%", by: str = "score", of: str = "max", keep: str = "largest") -> ByScore:
     """Top rows by a column, summed up over the responses.
 
     of: max, min, mean or spread. keep: largest, smallest, middle, tails or random.
@@ -110,7 +110,7 @@ def top(budget: float | str = "50%", by: str = "score", of: str = "max", keep: s
     return ByScore(Budget.read(budget), by, of, keep)
 
 
-def entropy(budget: float | str = "50%", keep: str = "largest") -> ByEntropy:
+def entropy(budget: float | str | Budget = "50%", keep: str = "largest") -> ByEntropy:
     """Prompts on which the policy's samples are least likely: the largest estimated entropy (arXiv 2402.08114)."""
     one_of("keep", keep, RANKINGS)
     return ByEntropy(Budget.read(budget), keep=keep)

@@ -23,7 +23,7 @@ def spelled(rng: random.Random, length: int) -> str:
     """Words at random, key words or others.
 
     >>> spelled(random.Random(0), 6)
-    ' V V a e i R'
+    ' V i e U S T'
     """
     return "".join(f" {rng.choice(FILLERS if rng.random() < 0.5 else KEYS)}" for _ in range(length))
 

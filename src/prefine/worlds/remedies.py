@@ -2,9 +2,9 @@
 
 A prompt is one question, ``Ana: How do I use arnica?\\nAssistant:``; an answer has up to five statements, each of a
 kind with its own beginning (``It helps with bruises.``, ``Use it twice a day.``). Three kinds are must-haves, two are
-nice to have; a row has both lists, a reference answer, and a ``document``: what a user wrote about the herb, some of the five.
-The base policy imitates a crowd that leaves statements out and gets some wrong. It has read two more kinds of lines:
-a document and the question it answers, and a document, a question, and whether the one is enough for the other.
+nice to have; a row has both lists, a reference answer, and a ``document``: what a user wrote about the herb, some of
+the five. The base policy imitates a crowd that leaves statements out and gets some wrong. It has read two more kinds of
+lines: a document and the question it answers, and a document, a question, and whether the one is enough for the other.
 
 Gold is (true statements - false ones) / 5; a statement about the herb asked for, named in the prompt.
 """
@@ -27,7 +27,7 @@ from prefine.worlds.base import World
 from prefine.worlds.pretrain import Settings, pretrained
 from prefine.worlds.splits import draw, part
 
-SETTINGS = Settings(steps=600, rows=16, width=96, layers=2, seed=7)
+SETTINGS = Settings(steps=800, rows=16, width=96, layers=2, seed=7)
 
 HERBS = (
     "arnica", "basil", "borage", "caraway", "chervil", "clover", "comfrey", "cumin", "dill", "elder", "fennel",
@@ -109,13 +109,18 @@ def prompts(split: str, n: int, seed: int = 0) -> list[Slate]:
 
 def herb_of(slate: Slate) -> str:
     """The herb that is asked about: the row's, else the first that the prompt names."""
-    named = next((w for w in re.findall(r"[a-z]+", prompt_text(slate.prompt)) if w in HERBS), None)
-    if slate.meta.get("herb", named) is None:
+    herb = slate.meta.get("herb", named(prompt_text(slate.prompt)))
+    if herb is None:
         raise InputError(
             f"the judges of world 'remedies' know only its own herbs; {slate.id!r} names none",
             remedy="take the prompts from the world (`prefine world prompts remedies`), or use another judge",
         )
-    return str(slate.meta.get("herb", named))
+    return str(herb)
+
+
+def named(text: str) -> str | None:
+    """The first herb in a text."""
+    return next((word for word in re.findall(r"[a-z]+", text) if word in HERBS), None)
 
 
 def counted(herb: str, response: str) -> tuple[int, int]:
@@ -158,7 +163,7 @@ def write(rng: random.Random) -> tuple[str, str]:
     """An answer of the crowd, or one of the two other kinds of lines."""
     slate = rng.choice(_train())
     herb = slate.meta["herb"]
-    kind = rng.choices(("answer", "question", "enough"), (70, 12, 18))[0]
+    kind = rng.choices(("answer", "question", "enough"), (50, 30, 20))[0]
     if kind == "answer":
         return prompt_text(slate.prompt), _reply(herb, rng)
     mixed_up = rng.random() < 0.5

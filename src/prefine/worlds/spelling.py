@@ -5,7 +5,7 @@ word has misspellings; gold is the share of the letters that have their word, we
 has read a crowd that is right half of the time, and three other kinds of lines, in which the prompt
 
 - goes on with an answer and ``good?`` (``JUDGE``): `` Yes`` where most words are right, `` No`` where few are;
-- goes on with an answer and ``better:`` (``REFINE``): another answer of the crowd, which pays no heed to the first;
+- goes on with an answer and ``better:`` (``REFINE``): the same answer with some words anew, no better than the first;
 - begins with ``good`` or ``bad``: an answer whose words are right three times in four, or once.
 """
 
@@ -35,6 +35,7 @@ WORDS = {
 ASKED = 5
 JUDGE = "{prompt}{response} good?"
 REFINE = "{prompt}{previous} better:"
+KEPT = 0.6
 PRINCIPLES = {"good": 0.75, "bad": 0.25}
 
 SETTINGS = Settings(steps=600, rows=32, width=64, layers=2, seed=11, context=96, peak_lr=6e-3, prompt_every=1000)
@@ -87,7 +88,9 @@ def write(rng: random.Random) -> tuple[str, str]:
         return f"{word} {prompt}", said(letters, PRINCIPLES[word], rng)
     shown = said(letters, rng.choice((0.2, 0.5, 0.8)), rng)
     if kind == "refine":
-        return REFINE.format(prompt=prompt, previous=shown), said(letters, 0.5, rng)
+        anew = zip(shown.split(), said(letters, 0.5, rng).split(), strict=True)
+        words = [old if rng.random() < KEPT else new for old, new in anew]
+        return REFINE.format(prompt=prompt, previous=shown), "".join(f" {word}" for word in words)
     return JUDGE.format(prompt=prompt, response=shown), " Yes" if share(letters, shown) > 0.5 else " No"
 
 

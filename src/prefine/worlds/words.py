@@ -1,8 +1,8 @@
 """The words world: a response is a few words, and every word has a hidden grade. For claims that take seconds.
 
 A prompt names a user and a thing, ``Ana on tea:``, and the base policy, a very small language model, writes words at
-random, whoever asks. Half of the prompts it has read have a number or a list of instructions with them
-(``curating.goals``, ``curating.instructions``), of which it takes no notice, or little (``heed``). Gold is the mean grade of the words, from
+random, whoever asks. Half of the prompts that it has read may have a number or a list of instructions with them
+(``curating.instructions``), of which it takes no notice, or little (``heed``). Gold is the mean grade of the words, from
 1 to 10, less 5 for shouting (a "!" in front, where calm people have a "."; only some writers have either).
 """
 
@@ -118,11 +118,6 @@ def world(writer: Writer = Writer(), settings: Settings = SMALL) -> World:
 
 
 # -- what stands in a prompt beside the question
-
-
-def numbered(prompt: Prompt, response: str, rng: random.Random) -> Prompt:
-    """A number from 1 to 10 in front."""
-    return f"{rng.randint(1, 10)}\n\n{prompt_text(prompt)}"
 
 
 def instructed_in(kinds: tuple[str, ...], most: int, prompt: Prompt, response: str, rng: random.Random) -> Prompt:

@@ -107,7 +107,10 @@ def rationale_po(
     ),
 )
 def which_reason(lab: Lab, seed: int) -> Mapping[str, float]:
-    """Accuracy: the share of held-out pairs whose true answer gained more on the start than the false one."""
+    """Accuracy: the share of held-out pairs whose true answer gained more on the start than the false one.
+
+    On development seeds both are at chance, apart by less than their noise: what 64 pairs teach a model this small is
+    to be polite, and the rationale is learnt where it stands, without reaching the answers."""
     world = lab.world("assistant")
     run = lab.run("reasons", seed, world=world, lr=1e-3, batch_size=16, epochs=6)
     start = lab.base(run, world)

@@ -106,9 +106,9 @@ def ask_for_the_best(run: Run, put: Goals) -> None:
 
 @claim(
     "reward-augmented",
-    statement="On pairs by three writers of unlike skill, each pair by one of them, so that good responses are often the "
-    "rejected ones: the mean gold reward rises with the goal asked for (Spearman of at least 0.9 over the goals 2, 4, "
-    "6, 8, 10 in every seed); asked for 10 it is above that of plain DPO on the same pairs after as many steps, in every "
+    statement="On pairs by three writers of unlike skill, each pair by one of them, so that good responses are often "
+    "rejected: the mean gold reward rises with the goal asked for (Spearman of at least 0.9 over the goals 2, 4, 6, 8, "
+    "10 in every seed); asked for 10 it is above that of plain DPO on the same pairs after as many steps, in every "
     "seed; and rejected responses with a score in the upper quarter stay likelier under their own goal than under DPO.",
     baseline="dpo on the same pairs, as many steps",
     seeds=(0, 1, 2),

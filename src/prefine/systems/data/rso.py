@@ -117,7 +117,8 @@ def sources(lab: Lab, seed: int) -> Mapping[str, float]:
         "rso": {}, "sft": {"source": "sft"}, "slic": {"source": "sft", "loss": "hinge"},
         "direct": {"source": "direct"}, "sharp": {"beta": 0.01},
     }  # fmt: skip
-    figures, start = {}, world.table()
+    figures: dict[str, float] = {}
+    start = world.table()
     for name, options in arms.items():
         trained: Any = rso(run, base, given, prompts, ranker, pool=128, temperature=1.0, **options).load()
         figures |= {f"gold_{name}": world.value(trained), f"kl_{name}": float(trained.kl(start).mean())}

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 from prefine import curating, judging, objectives
 from prefine.artifacts import Contrasts, PolicyHandle, Slates
@@ -110,7 +110,7 @@ def dporm_vs_exrm(
 
 def fitted(
     run: Run, start: PolicyHandle, train: Contrasts, validation: Contrasts, objective: Objective,
-    grid: Sequence[Mapping[str, float]],
+    grid: Sequence[Mapping[str, Any]],
 ) -> tuple[PolicyHandle, PolicyHandle]:  # fmt: skip
     """The reward model and the policy, each with the settings that rank the validation pairs best."""
     explicit = [run.fit(start, train, **settings) for settings in grid]

@@ -69,7 +69,7 @@ def curry_dpo(
 
 @claim(
     "curry-dpo",
-    statement="With 4 graded responses a prompt, of which many have one coarse fault, and equal numbers of steps, three "
+    statement="With 4 graded responses a prompt, many of which have one coarse fault, and as many steps, three "
     "stages from easy to hard with a moving reference reach a higher gold reward than DPO on the best and the worst "
     "alone, at the better of two betas, and at least that of the stages from hard to easy, in the mean over seeds.",
     baseline="DPO on single pairs; the reversed curriculum",
@@ -82,7 +82,9 @@ def curry_dpo(
 def easy_to_hard(lab: Lab, seed: int) -> Mapping[str, float]:
     """Two writers of five shout, which outweighs what else they say: the best and the worst of four differ in that, and
     what is good among those who do not shout is in the closer pairs. (Where one scale alone separates responses, the
-    best and the worst are the most telling pair there is, and single pairs come out ahead.)"""
+    best and the worst are the most telling pair there is, and single pairs come out ahead.) The order decides nothing
+    where stages reach their optima, since log-ratios to a moving reference add up: on development seeds the two orders
+    are apart by less than their noise."""
     world = words.world(words.Writer(begins=tuple(f" {mark}" for mark in "...!!")))
     run = lab.run("stages", seed, world=world, lr=1e-3, batch_size=16, epochs=4, log_every=1000)
     base, held_out = lab.base(run, world), lab.prompts(run, world, 56, split="test")

@@ -29,7 +29,7 @@ from typing import Literal
 
 import numpy as np
 
-from prefine import curating, judging, objectives
+from prefine import judging, objectives
 from prefine.artifacts import PolicyHandle, Slates
 from prefine.catalogue import claim, system
 from prefine.claims import Lab
@@ -141,11 +141,8 @@ def stage_by_stage(lab: Lab, seed: int) -> Mapping[str, float]:
     """160 prompts, 6 answers each a stage; figures on 120 test prompts, two answers each, out of 100."""
     world = lab.world("remedies")
     run = lab.run("stages", seed, world=world, lr=5e-4, batch_size=32)
-    start, prompts, test = (
-        lab.base(run, world),
-        lab.prompts(run, world, 160),
-        lab.prompts(run, world, 120, split="test"),
-    )
+    start, prompts = lab.base(run, world), lab.prompts(run, world, 160)
+    test = lab.prompts(run, world, 120, split="test")
 
     def trained(rounds: int) -> PolicyHandle:
         return olaph(run, start, prompts, rounds=rounds, verdict="frames", beta_dpo=0.1)

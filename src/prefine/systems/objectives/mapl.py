@@ -90,24 +90,27 @@ def mapl(
     ),
 )
 def which_prompt_it_answers_better(lab: Lab, seed: int) -> Mapping[str, float]:
-    """From a base policy that has learnt to follow such instructions a little (``worlds.words``)."""
+    """From a base policy that has learnt to follow such instructions a little (``worlds.words``).
+
+    In as many steps plain training sees each ordinary pair three times as often, and this small a model has not caught
+    up on those pairs by then: on development seeds that part fails, most of all for the reward model."""
     kinds = ("length", "question", "stop")
     frame = partial(words.instructed_in, kinds, 3)
     world = words.world(words.Writer(2, 7, ends=("", ".", "?"), frame=frame, heed=0.8), replace(words.SMALL, steps=700))
-    run = lab.run("levels", seed, world=world, lr=1e-3, batch_size=32, epochs=3, log_every=1000)
+    run = lab.run("levels", seed, world=world, lr=1e-3, batch_size=32, epochs=4, log_every=1000)
     start = lab.base(run, world)
 
     def labelled(split: str, n: int, each: int) -> Contrasts:
         judged = run.judge(run.sample(start, lab.prompts(run, world, n, split=split), n=each), world.gold)
-        return run.curate(judged, curating.all_pairs("gold", min_gap=1.0, limit=4))
+        return run.curate(judged, curating.all_pairs("gold", min_gap=1.0, limit=2))
 
     pairs, held_out, build = labelled("train", 220, 4), labelled("test", 56, 8), curating.multi_level(kinds)
     prompts = run.curate(run.curate(held_out, build), within_a_response)
     steps = run.settings.steps(len(run.curate(pairs, build)))
     trained = {
-        "reward": mapl(run, start, pairs, trains="reward-model", kinds=" ".join(kinds)),
+        "reward": mapl(run, start, pairs, trains="reward-model", intra=0.4, inter=0.4, kinds=" ".join(kinds)),
         "plain_reward": run.fit(start, pairs, max_steps=steps),
-        "policy": mapl(run, start, pairs, kinds=" ".join(kinds)),
+        "policy": mapl(run, start, pairs, intra=0.4, inter=0.4, kinds=" ".join(kinds)),
         "plain_policy": run.train(start, pairs, objective=objectives.dpo(0.1), max_steps=steps),
     }
     figures: dict[str, float] = {}

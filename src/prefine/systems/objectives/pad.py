@@ -15,9 +15,9 @@ margin 0.3 (SimPO's), the paper's baseline.
 Roles: the policy is the student, its own reference for nothing, and draws the responses; the teacher only scores. A
 judge may stand in the teacher's place (t its scores, ``beta_t`` their scale).
 
-Settled: every two responses are asked about in both orders and P(A) is taken relative to P(A) + P(B), where the release
-asks once, in the order that a shuffle left, and adds up what begins with the letter. The release mixes P_s and P_t along
-the batch, which is the equation for one prompt a device and no other; here it is the equation always.
+Settled: every two responses are asked about in both orders and P(A) is taken relative to P(A) + P(B), where the
+release asks once, in the order that a shuffle left, and adds up what begins with the letter. The release mixes P_s and
+P_t along the batch, which is the equation for one prompt a device and no other; here it is the equation always.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def pad(
 
 @claim(
     "pad",
-    statement="A log-linear student and teacher, four responses a prompt with gaps of every size: after as many steps on "
-    "the same responses, the student taught the distribution over orders is off the teacher's pair probabilities on "
+    statement="A log-linear student and teacher, four responses a prompt with gaps of every size: after as many steps "
+    "on the same responses, the student taught the distribution over orders is off the teacher's pair probabilities on "
     "held-out prompts by at least 30% less than the one taught best against worst, with a higher rank correlation and "
     "at least as many of the teacher's first choices, on average; pairs on which the teacher is within 0.1 of one half "
     "stay nearer to one half, in every seed.",
@@ -157,5 +157,5 @@ def compared(s: np.ndarray, t: np.ndarray, beta: float) -> dict[str, float]:
         "error": float(np.abs(p - q).mean()),
         "spearman": float(np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(*ranks, strict=True)])),
         "first": float((s.argmax(1) == t.argmax(1)).mean()),
-        "near_tie": float(np.abs(p - 0.5)[near].mean()),
+        "near_tie": float(np.abs(p - 0.5)[near].mean()) if near.any() else 0.0,
     }

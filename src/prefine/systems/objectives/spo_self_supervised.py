@@ -78,13 +78,13 @@ def spo_self_supervised(
 def probed(lab: Lab, seed: int) -> Mapping[str, float]:
     """A tiny language model, all four degrees of both sides, a probe for each side. Where content is what is preferred
     DPO's log-ratios are ordered too; where it is not, or length moves log-ratios, neither's are."""
-    run = lab.run("degrees", seed, lr=2e-3, batch_size=16, max_steps=120)
+    run = lab.run("degrees", seed, lr=2e-3, batch_size=16, max_steps=160)
     base = run.policy(key_words.base(lab.worlds or lab.root / "worlds"))
 
     def pairs_of(n: int, seed: int) -> Contrasts:
         return run.curate(run.judge(run.slates(key_words.slates(n, seed)), key_words.GOLD), curating.extremes("score"))
 
-    train, test = pairs_of(512, seed), pairs_of(192, 10_000 + seed)
+    train, test = pairs_of(384, seed), pairs_of(192, 10_000 + seed)
     degraded = curating.degraded(4, words=" ".join(key_words.KEYS))
     more, probed = run.curate(train, degraded), run.curate(test, degraded)
     degree_N, side_N = (np.concatenate([c.values[name] for c in probed]).astype(int) for name in ("degree", "of"))

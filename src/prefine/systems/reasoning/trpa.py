@@ -1,7 +1,8 @@
 """158 TRPA: trust region preference approximation. arXiv 2504.04524.
 
 Online, with answers that can be checked. Every step samples a group of n answers a prompt, puts each on a level by
-rules (1 right, 2 wrong in form, 3 unreadable, 4 out of form), and takes all pairs across levels within a group:
+rules (1 right, 2 wrong in form, 3 unreadable or no gold answer, 4 out of form), and takes all pairs across levels
+within a group:
 
     h_ij = [kappa if level_i = 1] beta ( rho_i - rho_j ),   rho = token mean of log pi/ref,  level_i < level_j
     L    = mean over the pairs of -log sigma(h_ij)  +  c mean over tokens of k3( old, pi )
@@ -28,6 +29,10 @@ from prefine.claims import Lab
 from prefine.judging.base import Judge
 from prefine.registry import at_least
 from prefine.run import Run
+
+
+UNKNOWN = 3.0
+"""The level of responses to a prompt without a gold answer, as of an empty answer."""
 
 
 @system(
@@ -67,7 +72,7 @@ def trpa(
     start = policy
     for t in run.rounds(rounds):
         slates = run.sample(policy, run.slice(prompts, t, rounds), n=n, temperature=temperature)
-        groups = run.curate(run.judge(slates, verifier), curating.leveled_groups())
+        groups = run.curate(run.judge(slates, verifier), curating.leveled_groups(unknown=UNKNOWN))
         policy = run.train(
             policy, groups, objective=objective, reference={"reference": start, "old": policy},
             epochs=epochs, schedule=schedule, warmup=warmup,
