@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -162,6 +163,19 @@ def test_several_samples_are_averaged_over_those_that_can_be_read() -> None:
 
     (columns,) = judging.language_judge(Wavering({}), samples=3, temperature=0.7)([slate("x")])
     assert columns["score"].values == (3.5,) and columns["score_read"].values == (2.0,)
+
+
+@pytest.mark.parametrize(("window", "room"), [(None, 256), (4096, 256), (64, 32)])
+def test_a_verdict_is_as_long_as_a_small_window_allows(window: int | None, room: int) -> None:
+    class Windowed(Letters):
+        def sample(self, prompts, sampling, seeds):  # type: ignore[no-untyped-def]
+            assert sampling.max_tokens == room
+            return super().sample(prompts, sampling, seeds)
+
+    model = Windowed({}, answer="Score: 1")
+    model.codec = SimpleNamespace(window=window)  # type: ignore[attr-defined]
+    (columns,) = judging.language_judge(model)([slate("x")])
+    assert columns["score"].values == (1.0,)
 
 
 def test_questions_are_put_to_the_letter() -> None:

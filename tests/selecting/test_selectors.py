@@ -270,7 +270,7 @@ def test_borda_keeps_the_most_open_prompt_with_its_best_response_and_a_rival() -
     shut = bounded("shut", [1, 0, 0, 0], [0.1] * 4, [0] * 4, roles)
     wide = bounded("wide", [0, 1, 0, 0], [3.0] * 4, [0] * 4, roles)
     (kept,) = Borda(selecting.Budget.read(1), beta=1.0)([shut, wide], RNG)
-    assert kept.prompt == "wide" and [c.text for c in kept.candidates][0] == "wide1"
+    assert kept.prompt == "wide" and kept.candidates[0].text == "wide1"
     assert kept.candidates[1].origin["role"] == "reference"
     with pytest.raises(InputError, match="0 of the reference"):
         Borda(selecting.Budget.read(1))([bounded("x", [0, 1], [1, 1], [0, 0])], RNG)

@@ -9,12 +9,15 @@ import pytest
 from prefine import curating, judging
 from prefine.artifacts import PolicyHandle, Slates
 from prefine.engine.settings import TrainSettings
+from prefine.policies import load_policy
 from prefine.policies.base import Sampling
 from prefine.run import Run
 from prefine.slate import Candidate, Slate
 from prefine.store import read_jsonl
 from prefine.systems.data.ipo_implicit import asked_best, ipo_implicit
+from prefine.systems.iteration.evolve import evolve
 from prefine.systems.iteration.selfie_spa import selfie_spa
+from prefine.systems.iteration.sso import sso
 from prefine.systems.iteration.upo import upo
 from prefine.worlds import spelling
 from prefine.worlds.pretrain import Settings, pretrained
@@ -118,3 +121,41 @@ def test_140_the_sft_model_scores_and_the_rounds_start_is_the_reference(
     assert first.reference == second.reference == start and first.policy == trained[1][0] != start
     assert second.policy == trained[2][0] and "reference" not in trained[1][1], "DPO's reference is the round's start"
     assert all(kept["objective"].sharpen == 0.2 for _, kept, _ in trained[1:])
+
+
+# -- 002 EVOLVE
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_002_the_rounds_start_is_the_reference_and_turns_are_the_data(
+    run: Run, base: Path, monkeypatch: pytest.MonkeyPatch, judged: bool
+) -> None:
+    trained, train = [], Run.train
+    monkeypatch.setattr(Run, "train", lambda self, p, c, **k: (trained.append((p, c, k)), train(self, p, c, **k))[1])
+    rows = [Slate(s.prompt, (Candidate(" kilo"), Candidate(" echo kelo")), meta=s.meta) for s in prompts(run, 4)]
+    pairs = run.curate(run.judge(run.slates(rows), judging.find("length")), curating.extremes("score"))
+    judge = judging.find("length") if judged else None
+    start = run.policy(base)
+    evolve(run, start, prompts(run, 8), pairs, judge, rounds=2, turns=3, template=spelling.REFINE)
+    (first, demos, how), (_, given, _), *rounds = trained
+    assert first == start and len(demos) == 8 and len(given) == 12 and not how["objective"].references
+    assert len(rounds) == 2 and all("reference" not in kept for *_, kept in rounds), "the round's start"
+    assert all(len(lessons) % 3 == 0 for _, lessons, _ in rounds)
+    assert load_policy(run.dir / "refining").turns == 3
+
+
+# -- 041 SSO
+
+
+def test_041_nobody_is_asked_and_the_pairs_are_scored_by_who_wrote_them(
+    run: Run, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained, scored = [], []
+    train, logps = Run.train, Run.logps
+    monkeypatch.setattr(Run, "train", lambda self, p, c, **k: (trained.append((p, c, k)), train(self, p, c, **k))[1])
+    monkeypatch.setattr(Run, "logps", lambda self, p, c, **k: (scored.append((p, c)), logps(self, p, c, **k))[1])
+    sso(run, run.policy(base), prompts(run, 12), rounds=2, principles="words", rules=0, temperature=1.0, ask=True)
+    own = [policy for policy, contrasts in scored if len(contrasts[0].members) == 7]
+    assert own == [policy for policy, *_ in trained] and len(own) == 2 and own[0] != own[1]
+    assert all("reference" not in kept for *_, kept in trained) and run.labels == 0
+    assert trained[0][1][0].values["slot"] == (0.0, 0.0, 1.0, 1.0, 2.0, 2.0)

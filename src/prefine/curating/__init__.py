@@ -27,6 +27,7 @@ logged_pairs beside_samples, both_orders: logged pairs beside fresh samples, for
 kinds        both_kinds: labels as they are, if some are good and some bad
 
 refinements  lessons in refining, over pairs: with_refinements, refinement_demos; last_over_first turn
+steering     pairs by contrasting principles, in slots: steering_views, steered
 uncertain    second opinions with dropout: ends_pool, both_ways (lessons for a pairwise model), second_opinion
 sets         accepted and rejected sets: sets, over labels: gathered
 internal     internal_pairs, verdict_lessons: the questions a model is asked about its own responses, as lessons
@@ -90,6 +91,7 @@ from prefine.curating.rollouts import rollouts, with_moments
 from prefine.curating.sets import gathered, sets
 from prefine.curating.staged import best_against_each, global_stage, local_stage, with_likelihood_gap
 from prefine.curating.statistical import accept, accepted, alone, drawn_pairs
+from prefine.curating.steering import steered, steering_views
 from prefine.curating.strengths import strongest_weakest
 from prefine.curating.temporal import future_pair, past_pair, temporal_future, temporal_past
 from prefine.curating.uncertain import both_ways, ends_pool, second_opinion
@@ -217,6 +219,8 @@ __all__ = [
     "scored_groups",
     "second_opinion",
     "sets",
+    "steered",
+    "steering_views",
     "step_points",
     "strongest_weakest",
     "sweet_spot",

@@ -118,7 +118,7 @@ class Choices:
                 won.setdefault((i, j), []).append(p)
                 won.setdefault((j, i), []).append(1 - p)
         P = [[_mean(won.get((i, j), [])) for j in range(K)] for i in range(K)]
-        known = [[p for j in range(K) if j != i and (p := P[i][j]) is not None] for i in range(K)]
+        known = [[p for j, p in enumerate(row) if j != i and p is not None] for i, row in enumerate(P)]
         return {
             self.score: scores([math.log(FLOOR + sum(of) / len(of)) if of else None for of in known]),
             self.name: table([[0.5 if p is None else p for p in row] for row in P]),

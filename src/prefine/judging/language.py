@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from prefine.errors import InputError
-from prefine.judging.models import NO_LIMITS, live, whole
+from prefine.judging.models import NO_LIMITS, live, room_for, whole
 from prefine.policies.base import Limits, Sampling
 from prefine.slate import Candidate, Feedback, Prompt, Slate, group, prompt_text, scores
 
@@ -72,8 +72,9 @@ class LanguageJudge:
         asked = [(slate, i) for slate in slates for i in range(len(slate))]
         prompts = [ask(self.template, slate, i, self.chat) for slate, i in asked]
         seeds = [seed_for(self.seed, slate, i) for slate, i in asked]
-        sampling = Sampling(self.samples, self.temperature, max_tokens=self.max_tokens)
-        answers = iter(live(self.model).sample(prompts, sampling, seeds) if prompts else [])
+        model = live(self.model)
+        sampling = Sampling(self.samples, self.temperature, max_tokens=room_for(model, self.max_tokens))
+        answers = iter(model.sample(prompts, sampling, seeds) if prompts else [])
         return [self._columns([self._grades(next(answers)) for _ in range(len(slate))]) for slate in slates]
 
     def _grades(self, answers: Sequence[Candidate]) -> list[float]:

@@ -91,6 +91,12 @@ def speaker(model: Any) -> Any:
     return live(model)
 
 
+def room_for(model: Any, wanted: int) -> int:
+    """How many tokens a verdict may have: as many as wanted, or half the window of a model that has so small a one."""
+    window = getattr(getattr(model, "codec", None), "window", None)
+    return wanted if window is None else max(1, min(wanted, window // 2))
+
+
 def whole(logp_T: np.ndarray) -> float:
     """Log-probability of a response, added up in float64."""
     return float(logp_T.sum(dtype=np.float64))

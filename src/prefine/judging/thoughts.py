@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from prefine.judging.answers import Extract, final_answer, same
 from prefine.judging.base import Judge, spoken_by
 from prefine.judging.compared import only_scores
-from prefine.judging.models import live
+from prefine.judging.models import live, room_for
 from prefine.judging.tagged import tagged_answer
 from prefine.policies.base import Sampling
 from prefine.registry import at_least
@@ -119,8 +119,9 @@ class Reading:
     def __call__(self, asked: Sequence[tuple[Prompt, str]]) -> list[str | None]:
         prompts = [self._ask(question, thought) for question, thought in asked]
         seeds = [int.from_bytes(hashlib.sha256(str(p).encode()).digest()[:8], "big") >> 1 for p in prompts]
-        sampling = Sampling(1, 0.0, max_tokens=self.max_tokens)
-        said = live(self.model).sample(prompts, sampling, seeds) if prompts else []
+        model = live(self.model)
+        sampling = Sampling(1, 0.0, max_tokens=room_for(model, self.max_tokens))
+        said = model.sample(prompts, sampling, seeds) if prompts else []
         return [self.extract(one[0].text) or None for one in said]
 
     def _ask(self, question: Prompt, thought: str) -> Prompt:

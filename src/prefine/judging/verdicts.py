@@ -12,7 +12,7 @@ from itertools import combinations
 from typing import Any
 
 from prefine.fingerprint import seed_of
-from prefine.judging.models import speaker
+from prefine.judging.models import room_for, speaker
 from prefine.judging.options import filled
 from prefine.policies.base import Sampling
 from prefine.registry import at_least
@@ -66,8 +66,9 @@ class Verdicts:
             seed_of("verdict", self.seed, slate.id, slate.response(i), slate.response(j), i < j)
             for slate, i, j in asked
         ]
-        sampling = Sampling(self.samples, self.temperature, max_tokens=self.max_tokens)
-        told = iter(speaker(self.model).sample(prompts, sampling, seeds) if prompts else [])
+        model = speaker(self.model)
+        sampling = Sampling(self.samples, self.temperature, max_tokens=room_for(model, self.max_tokens))
+        told = iter(model.sample(prompts, sampling, seeds) if prompts else [])
         return [self._columns(len(slate), [[self.read(a.text) for a in next(told)] for _ in _orders(len(slate))])
                 for slate in slates]  # fmt: skip
 

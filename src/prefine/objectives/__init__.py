@@ -29,6 +29,7 @@ differing    token weights where responses differ, under any objective: correlat
 readings     what an objective sees of the models besides log-probabilities, fixed or learnt along
 self_refined  self-given labels, smoothed where the policy trusts them least, over any pair loss: self_refined
 refining     answering and refining at once: evolve
+steering     a pair loss with the pair under principles beside it: steered, sso
 on_policy    the weight of a pair by the policy's own likelihood of it: on_policy, wpo
 anchored     labels against a learnt anchor: uapo
 token_masks  weights of tokens, learnt along or from activations: sparsepo
@@ -111,6 +112,7 @@ from prefine.objectives.sets import ReferenceKL, SetContrast, SetLikelihood, mpo
 from prefine.objectives.several_references import OneEach, VirtualRatio, mrpo, multi_dpo
 from prefine.objectives.slots import Divergent, slots
 from prefine.objectives.stages import sequential
+from prefine.objectives.steering import Steered, sso, steered
 from prefine.objectives.token_masks import Masked, sparsepo
 from prefine.objectives.wrap import penalised, plus_likelihood, reference_free, with_margin
 
@@ -147,6 +149,7 @@ FACTORIES: Mapping[str, Callable[..., Objective]] = {
     "vpo": vpo,
     "xpo": xpo,
     "spac": spac,
+    "sso": sso,
     "hypo": hypo,
     "rso": rso,
     "discopop": discopop,
@@ -193,6 +196,7 @@ WRAPPERS: Mapping[str, Callable[..., Objective]] = {
     "aware-of-degree": aware_of_degree,
     "rationale": with_rationale,
     "self-refined": self_refined,
+    "steered": steered,
 }
 """What can be put around an objective, by name: the objective is a factory's first argument. A name may be both:
 ``wpo`` is DPO with the weights that ``wpo:ipo`` puts on IPO."""
@@ -291,6 +295,7 @@ __all__ = [
     "Shortfall",
     "SignedSum",
     "Smoothed",
+    "Steered",
     "Surrogate",
     "Term",
     "ValueFit",
@@ -376,6 +381,8 @@ __all__ = [
     "sppo",
     "sppo_single",
     "squared",
+    "sso",
+    "steered",
     "traits",
     "trpa",
     "uapo",

@@ -21,16 +21,16 @@ from prefine.slate import Candidate, Slate
 
 @dataclass(frozen=True)
 class TwoJudges:
-    """``prompts`` of ``actions`` responses, the last third held out; ``error``: size of either error beside gold's 1.
+    """``prompts`` of ``actions`` responses, the last fifth held out; ``error``: size of either error beside gold's 1.
 
-    >>> world = TwoJudges(prompts=3, actions=2)
+    >>> world = TwoJudges(prompts=5, actions=2)
     >>> [len(world.slates(held_out)) for held_out in (False, True)], len(world.start().prompts)
-    ([2, 1], 9)
+    ([4, 1], 13)
     """
 
-    prompts: int = 36
-    actions: int = 6
-    dimensions: int = 8
+    prompts: int = 200
+    actions: int = 5
+    dimensions: int = 5
     error: float = 1.4
     same_errors: bool = False
     size: float = 1.0
@@ -54,7 +54,7 @@ class TwoJudges:
         return self.size * _unit(self.gold_D + self.error * taken[-1])
 
     def slates(self, held_out: bool = False) -> list[Slate]:
-        cut = self.prompts - self.prompts // 3
+        cut = self.prompts - self.prompts // 5
         return [Slate(f"x{p}", meta={"id": f"x{p}"}) for p in (range(cut, self.prompts) if held_out else range(cut))]
 
     def start(self) -> Tabular:
@@ -72,7 +72,7 @@ class TwoJudges:
             names.append(f"x{p}")
             actions.append([f"x{p} a{a}" for a in range(self.actions)])
             features.append([np.concatenate([x, none]) for x in self.features_PAD[p]])
-        for p in range(self.prompts):
+        for p in range(self.prompts - self.prompts // 5):  # asked about no other
             slate = Slate(f"x{p}", tuple(map(Candidate, actions[p])))
             for a, b in permutations(range(self.actions), 2):
                 half = (self.features_PAD[p, a] - self.features_PAD[p, b]) / 2
@@ -84,7 +84,8 @@ class TwoJudges:
 
     def saved(self, folder: Path) -> tuple[Path, Path]:
         """Directories of (start, trained)."""
-        here = folder / f"two-judges-{self.seed}-{self.error:g}-{self.same_errors}"
+        numbers = (self.seed, self.prompts, self.actions, self.dimensions, self.error, self.same_errors, self.size)
+        here = folder / f"two-judges-{'-'.join(f'{n:g}' for n in numbers)}"
         if not here.exists():
             self.start().save(here / "start")
             self.trained().save(here / "trained")

@@ -2,8 +2,8 @@
 
 A prompt names a user and a thing, ``Ana on tea:``, and the base policy, a very small language model, writes words at
 random, whoever asks. Half of the prompts that it has read may have a number or a list of instructions with them
-(``curating.instructions``), of which it takes no notice, or little (``heed``). Gold is the mean grade of the words, from
-1 to 10, less 5 for shouting (a "!" in front, where calm people have a "."; only some writers have either).
+(``curating.instructions``), of which it takes no notice, or little (``heed``). Gold is the mean grade of its words,
+from 1 to 10, less 5 for shouting (a "!" in front, where calm people have a "."; only some writers have either).
 """
 
 from __future__ import annotations

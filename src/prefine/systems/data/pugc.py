@@ -177,9 +177,8 @@ class Reader:
 
 def lessons(run: Run) -> Contrasts:
     """The pairs the run learnt from."""
-    key = next(
-        row["key"] for row in read_jsonl(run.dir / "journal.jsonl") if row.get("label") == "pairs" and "key" in row
-    )
+    rows = read_jsonl(run.dir / "journal.jsonl")
+    key = [row["key"] for row in rows if row.get("label") == "pairs" and "key" in row][-1]
     return contrasts_at(key, run.store.path(key))
 
 

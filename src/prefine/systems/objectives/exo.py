@@ -70,7 +70,7 @@ def exo(
     if learn_from == "samples":
         drawn = run.sample(policy, source, n=n, temperature=1.0, top_p=1.0)  # type: ignore[arg-type]
         source = run.judge(drawn, judge)  # type: ignore[arg-type]
-    return run.train(policy, run.curate(source, curating.scored_groups(size)), objective=rewards)
+    return run.train(policy, run.curate(source, curating.scored_groups(size)), objective=rewards)  # type: ignore[arg-type]
 
 
 @claim(

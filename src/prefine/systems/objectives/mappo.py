@@ -69,7 +69,8 @@ def mappo(
     source = given_for("learn_from", learn_from, given)
     if learn_from == "pairs":
         curating.need(source, "score")  # type: ignore[arg-type]
-        return run.train(policy, run.curate(source, curating.with_columns("score")), objective=objective)
+        scored = run.curate(source, curating.with_columns("score"))  # type: ignore[arg-type]
+        return run.train(policy, scored, objective=objective)
     start, moves = policy, one_of("reference", reference, {"start": False, "previous": True})
     for t in run.rounds(rounds):
         slates = run.sample(policy, run.slice(source, t, rounds), n=n)  # type: ignore[arg-type]

@@ -80,7 +80,7 @@ def pad(
     """
     between(2, MOST + 1 if form == "orders" else math.inf, n=n)
     at_least(n, draws=draws)
-    made = {
+    made: dict[str, tuple[curating.Curator, objectives.Objective]] = {
         "orders": (curating.scored_groups(n), objectives.pad(beta, divergence, beta_t)),
         "order": (curating.scored_groups(n), objectives.ranked_by(beta)),
         "extremes": (curating.extremes("score"), objectives.simpo(beta, beta * margin)),

@@ -30,7 +30,6 @@ from prefine.judging.base import Judge
 from prefine.registry import at_least
 from prefine.run import Run
 
-
 UNKNOWN = 3.0
 """The level of responses to a prompt without a gold answer, as of an empty answer."""
 

@@ -123,7 +123,7 @@ def looked_at(run: Run, rollouts: Slates, look: Sequence[Judge]) -> Slates:
     said = [c for _, c, _ in known if c is not None]
     run.note(
         accuracy=float(np.mean([a for a, _, _ in known if a is not None] or [0.0])),
-        inconsistent=float(np.mean([not c for c in said] or [0.0])), read=len(said) / max(1, len(known)),
+        inconsistent=float(np.mean([float(not c) for c in said] or [0.0])), read=len(said) / max(1, len(known)),
         repetition=float(np.mean([r for _, _, r in known] or [0.0])),
     )  # fmt: skip
     return rollouts
