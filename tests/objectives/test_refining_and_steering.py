@@ -119,9 +119,10 @@ def items(n: int = 4) -> Scores:
 
 def by_hand(s: Scores, g: float, alpha: float, beta: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(L_0, W, L_1 + L_2) from the six rows of every contrast."""
-    sums = ((s.logp_NT - s.references["reference"]).sum(-1)).reshape(-1, 3, 2)
+    logp = s.logp_NT * s.mask_NT
+    sums = ((logp - s.references["reference"]).sum(-1)).reshape(-1, 3, 2)
     losses = -log_sigma(beta * (sums[..., 0] - sums[..., 1]))
-    means = (s.logp_NT.sum(-1) / s.mask_NT.sum(-1)).reshape(-1, 3, 2)[:, 0]
+    means = (logp.sum(-1) / s.mask_NT.sum(-1)).reshape(-1, 3, 2)[:, 0]
     W = torch.sigmoid(-(alpha * means[:, 0] + (1 - alpha) * means[:, 1]))
     return losses[:, 0], W, losses[:, 1] + losses[:, 2]
 

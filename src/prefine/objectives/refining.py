@@ -31,7 +31,7 @@ class Kind:
     by: str = "refinement"
 
     def __call__(self, scores: Scores) -> Tensor:
-        is_it_G = scores.value(self.by, 0.0) == self.kind
+        is_it_G = (scores.value(self.by, 0.0) == self.kind).to(scores.logp_NT)
         return self.factor * is_it_G * scores.value("weight", 1.0)
 
 
