@@ -113,7 +113,7 @@ def unpacking_dpo_ppo(
 def grid(lab: Lab, seed: int) -> Mapping[str, float]:
     """A pair for each of 192 prompts, all of them prompts of PPO too; gold reward of 56 others, 16 samples each."""
     world = words.world()
-    run = lab.run("grid", seed, world=world, lr=1e-3, batch_size=4, log_every=1000)
+    run = lab.run("grid", seed, world=world, lr=1e-3, batch_size=8, log_every=1000)
     base, prompts = lab.base(run, world), lab.prompts(run, world, 192)
     held_out = lab.prompts(run, world, 56, split="test")
     judged = run.judge(run.sample(base, prompts, n=4), world.annotators["perfect"])
