@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prefine.artifacts import Contrasts, PolicyHandle, Slates
-from prefine.judging.base import Judge
+from prefine.judging.base import Judge, compares
 from prefine.slate import Contrast, Slate, point, prompt_text
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ def _samples(
     n: int,
     temperature: float,
 ) -> dict[str, float]:
+    rival = judge if judge is not None and compares(judge) else None
+    judge = None if rival is not None else judge
     with _outside_rounds(run):
         after = drawn(run, policy, prompts, judge, n, temperature)
         before = None if start is None else drawn(run, start, prompts, judge, n, temperature)
@@ -76,6 +78,9 @@ def _samples(
                 figures |= _mean(
                     "win_rate_same_length", [same_length(a, b, column) for a, b in zip(after, before, strict=True)]
                 )
+        if rival is not None and before is not None and start is not None and start.key != policy.key:
+            both = run.judge(run.combine(after, before), rival, role="evaluation", label="held-out judgement")
+            figures |= _mean("win_rate", [against(slate, n) for slate in both])
         if start is not None and start.key != policy.key:
             points = run.curate(after, every_candidate, label="held-out samples as points")
             own, other = (run.logps(p, points, label="score held-out samples").sums() for p in (policy, start))
@@ -135,6 +140,12 @@ def beats(ours: Sequence[float | None], theirs: Sequence[float | None]) -> float
     if not couples:
         return math.nan
     return sum(1.0 if a > b else 0.5 if a == b else 0.0 for a, b in couples) / len(couples)
+
+
+def against(slate: Slate, ours: int) -> float:
+    """The same from a judge that compares: the mean P(i beats j) of the first ``ours`` over the others."""
+    P = next(column.values for column in slate.feedback.values() if column.kind == "table")
+    return float(np.mean([P[i][j] for i in range(ours) for j in range(ours, len(slate))]))
 
 
 def same_length(ours: Slate, theirs: Slate, column: str, within: float = 0.1) -> float:

@@ -239,7 +239,7 @@ class Run:
             what = "comparisons" if found.get("comparisons") else "candidates"
             self.progress.say(f"{who} abstained on {'' if found['labels'] else 'all '}{abstained} {what}")
         if unread := found.get("unread"):
-            self.progress.say(f"{unread} verdicts of {_name(judge)} could not be read")
+            self.progress.say(f"{unread} answers of {_name(judge)} could not be read")
         return at(key, path)  # type: ignore[no-any-return]
 
     @property

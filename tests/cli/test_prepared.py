@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from prefine.binding.rehearsal import rehearse
 from prefine.catalogue import find
 from prefine.errors import InputError
 from prefine.launch import prepare
+from prefine.options import of_function
+from prefine.slate import Candidate, Slate, pair
 
 
 @pytest.mark.parametrize("clip", [True, False])
@@ -42,3 +45,20 @@ def test_betas_of_two_losses_are_not_confused() -> None:
         )
     assert find("rdpo").options["beta"].default is None
     prepare({"system": "rdpo", "inputs": {"world": "assistant"}, "options": {"beta": 0.5}}, look=False)
+
+
+def test_a_missing_column_is_asked_for_by_the_flag_that_names_it() -> None:
+    rows = [pair(Slate("q", (Candidate("a"), Candidate("b"))), 0, 1)]
+    defaults = {name: option.default for name, option in of_function(find("rdpo").recipe).items()}
+    with pytest.raises(InputError) as error:
+        rehearse(find("rdpo"), {**defaults, "by": "doubt"}, given={"pairs": rows})
+    assert "--by COLUMN" in (error.value.remedy or "") and "--values" not in (error.value.remedy or "")
+
+
+@pytest.mark.parametrize("system", ["exo", "mappo", "reward-augmented"])
+def test_what_samples_are_made_of_is_said(system: str) -> None:
+    defaults = {name: option.default for name, option in of_function(find(system).recipe).items()}
+    with pytest.raises(InputError, match="learn_from=samples needs prompts and a judge"):
+        rehearse(find(system), {**defaults, "learn_from": "samples"}, without=frozenset({"judge"}))
+    with pytest.raises(InputError, match="learn_from=pairs needs pairs"):
+        rehearse(find(system), {**defaults, "learn_from": "pairs"}, without=frozenset({"pairs"}))

@@ -110,7 +110,7 @@ def test_the_gradient_is_the_lemmas_and_does_not_vanish_where_the_negative_stays
         from prefine.slate import pair
 
         contrast = pair(Slate("x", (Candidate(chosen), Candidate(rejected))), 0, 1)
-        logp_NT, _ = policy.logp(collate(list(policy.encode(contrast, Limits())), [contrast.roles]))
+        logp_NT, _ = policy.logp(collate([policy.encode(contrast, Limits())], [contrast.roles]))
         w, l = logp_NT[0, 0], logp_NT[1, 0]
         s = Scores.of_pairs(w[None], l[None], w.detach()[None], l.detach()[None])
         policy.module.zero_grad()

@@ -52,6 +52,14 @@ def test_setup_and_one_text_of_tests() -> None:
     assert told(RIGHT, meta=meta)["verified"].values == (1.0,)
 
 
+def test_tests_in_a_column_of_the_prompts_file() -> None:
+    from prefine.formats.singles import read_prompts
+
+    row = {"prompt": "add", "tests": TESTS, "setup": "pass"}
+    slate = Slate("add", (Candidate(RIGHT),), meta=read_prompts(row).meta)
+    assert judging.programs()([slate])[0]["verified"].values == (1.0,)
+
+
 def test_without_tests_it_abstains() -> None:
     assert told(RIGHT, meta={})["verified"].values == (None,)
 

@@ -31,7 +31,7 @@ def test_two_statements_by_hand() -> None:
     assert found["comprehensiveness"] == (100.0, 0.0, 100.0, 0.0)
     assert found["hallucination"] == (0.0, 50.0, 50.0, 0.0)
     assert found["factuality"] == (100.0, -50.0, 50.0, 0.0)
-    assert list(found)[0] == "factuality"
+    assert next(iter(found)) == "factuality"
 
 
 def test_empty_lists_are_zero_and_missing_ones_are_not_scored() -> None:

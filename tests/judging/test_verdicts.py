@@ -59,7 +59,7 @@ def test_what_cannot_be_read_is_counted_and_never_dropped_in_silence(tmp_path: P
     run.judge(run.slates([slate("x", "y"), slate("x", "x")]), judge)
     figures = read_jsonl(run.dir / "journal.jsonl")[-1]["figures"]
     assert figures == {"slates": 2, "labels": 1, "abstained": 1, "comparisons": 2, "unread": 6}
-    assert any("6 verdicts of" in text and "could not be read" in text for text in told)
+    assert any("6 answers of" in text and "could not be read" in text for text in told)
 
 
 class Told:
@@ -85,6 +85,24 @@ def test_grades_that_cannot_be_read_are_counted_too(tmp_path: Path) -> None:
     judged = run.judge(run.slates([slate("x", "y")]), judge)
     assert judged[0].column("score") == (3.0, 3.0)
     assert read_jsonl(run.dir / "journal.jsonl")[-1]["figures"]["unread"] == 4
+
+
+def test_a_judge_that_only_compares_measures_by_putting_the_policy_beside_the_start(tmp_path: Path) -> None:
+    import torch
+
+    from prefine.binding.roles import InRole
+    from prefine.policies.tabular import Tabular
+
+    Tabular(["p"], ["r 1", "r 2"], torch.tensor([[9.0, 0.0]])).save(tmp_path / "worse")
+    Tabular(["p"], ["r 1", "r 2"], torch.tensor([[0.0, 9.0]])).save(tmp_path / "better")
+    run = Run(tmp_path / "run")
+    start, policy = run.policy(tmp_path / "worse"), run.policy(tmp_path / "better")
+    judge = InRole(judging.verdicts(Writer(lambda a, b, n: f"Verdict: {'A' if a > b else 'B'}")), "score")
+    prompts = run.slates([Slate("p", meta={"id": str(i)}) for i in range(20)])
+    figures = run.evaluate(policy, prompts, judge=judge, start=start)
+    assert figures["win_rate"] > 0.9 and "reward" not in figures, "a share of wins over nobody is no reward"
+    assert "win_rate" not in run.evaluate(start, prompts, judge=judge, start=start)
+    assert run.labels == 0
 
 
 @dataclass

@@ -28,7 +28,11 @@ def answered(world_name: str, slate: Slate) -> Slate:
 
 
 def test_the_worlds() -> None:
-    assert [w.name for w in worlds()] == list(NAMES) == ["arithmetic", "assistant", "dialogues", "games", "remedies", "reviews", "statutes"]
+    assert (
+        [w.name for w in worlds()]
+        == list(NAMES)
+        == ["arithmetic", "assistant", "dialogues", "games", "remedies", "reviews", "statutes"]
+    )
     assert all(find_world(name).name == name for name in (*NAMES, *VARIANTS))
 
 
@@ -36,7 +40,7 @@ def test_the_worlds() -> None:
     ("name", "hint"),
     [
         ("asistant", "did you mean assistant"),
-        ("review", "did you mean reviews?"),
+        ("review", "did you mean reviews"),
         ("zzz", "the worlds are arithmetic, assistant, dialogues, games, remedies, reviews, statutes"),
         ("arithmetic:mislead", "its variants are misled"),
         ("reviews:x", "use 'reviews' as it is"),

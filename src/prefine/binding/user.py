@@ -269,7 +269,7 @@ def _check_prompts(source: UserSource, name: str, system: System, options: Mappi
 
 def _check_answers(source: UserSource, name: str, system: System, options: Mapping[str, Any]) -> None:
     column = str(getattr(source.judge, "reads", "answer"))
-    if not any(column in s.meta for s in _prompts(source.prompt_data)):
+    if not any(column in {**s.meta, **s.meta.get("extra", {})} for s in _prompts(source.prompt_data)):
         what = "the gold answer" if column == "answer" else f"the prompt's {column}"
         raise InputError(
             f"{system.key} checks responses against {what}, and no prompt has one",

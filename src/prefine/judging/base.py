@@ -50,6 +50,12 @@ def spoken_by(judge: Judge, policy: PolicyHandle) -> Judge:
     return bound
 
 
+def compares(judge: object) -> bool:
+    """Whether it only compares responses with each other, so that it has nothing to say of one alone."""
+    inner = getattr(judge, "judge", None)
+    return bool(getattr(judge, "compares", False)) or (inner is not None and compares(inner))
+
+
 def labels_given(judged: Iterable[Slate], before: Collection[str]) -> dict[str, int]:
     """The meter: {"labels", "abstained"} over judged slates, and {"comparisons" among both, "unread"} where not 0.
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, ClassVar
 
 from prefine.judging.annotators import dice
 from prefine.judging.models import NO_LIMITS, speaker, whole
@@ -48,6 +48,7 @@ class Choices:
     where a pair was not read; and NAME_read, how many questions about a response were.
     """
 
+    compares: ClassVar[bool] = True
     model: Any
     template: str = WHICH
     both: bool = True

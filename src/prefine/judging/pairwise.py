@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
+from typing import ClassVar
 
 from prefine.errors import InputError
 from prefine.judging.compared import sigmoid
@@ -29,6 +30,7 @@ class PairwiseReward:
     """P[i][j] = ½ [ sigmoid(r(i, j)) + 1 - sigmoid(r(j, i)) ]: both orders are read, so a liking for the first place
     cancels."""
 
+    compares: ClassVar[bool] = True
     model: Loadable
     template: str = BOTH
     name: str = "preference"

@@ -46,15 +46,20 @@ class Programs:
         return {self.name: scores([t[0] for t in told]), f"{self.name}_why": texts([t[1] for t in told])}
 
     def _of(self, slate: Slate, index: int) -> tuple[float | None, str | None]:
-        tests = unit_tests_of(slate.meta.get(self.tests))
+        tests = unit_tests_of(brought(slate, self.tests))
         if not tests:
             return None, None
         program = program_of(slate.response(index))
         if program is None:
             return -1.0, "no program"
-        before = str(slate.meta.get(self.setup) or "")
+        before = str(brought(slate, self.setup) or "")
         why = [_failure(program, before, test, self.seconds) for test in tests]
         return sum(w is None for w in why) / len(why), next((w for w in why if w is not None), None)
+
+
+def brought(slate: Slate, name: str) -> object:
+    """What a prompt came with under that name, as a field of ours or as a column of its file."""
+    return slate.meta.get(name, dict(slate.meta.get("extra") or {}).get(name))
 
 
 def unit_tests_of(given: object) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, ClassVar
 
 from prefine.fingerprint import seed_of
 from prefine.judging.models import room_for, speaker
@@ -45,6 +45,7 @@ class Verdicts:
     Columns, all tables: NAME; NAME_read and NAME_unread, how many verdicts could be read and could not.
     """
 
+    compares: ClassVar[bool] = True
     model: Any
     template: str = COMPARE
     pattern: str = r"verdict\s*:\s*\**\s*\[?\s*(a|b|tie)\b"

@@ -2,8 +2,17 @@
 the policy itself."""
 
 from prefine.sampling.principles import contrasted, principles
-from prefine.sampling.refine import refined
+from prefine.sampling.refine import by_turn, refined
 from prefine.sampling.rejection import ladder, rejection_sample, rejection_sampled
 from prefine.sampling.self_instruct import new_problems
 
-__all__ = ["contrasted", "ladder", "new_problems", "principles", "refined", "rejection_sample", "rejection_sampled"]
+__all__ = [
+    "by_turn",
+    "contrasted",
+    "ladder",
+    "new_problems",
+    "principles",
+    "refined",
+    "rejection_sample",
+    "rejection_sampled",
+]

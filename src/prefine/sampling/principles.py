@@ -129,7 +129,7 @@ def contrasted(
         asked_ = run.slates(under, label=f"told to be {role}")
         drawn.append(run.sample(policy, asked_, temperature=temperature, top_p=top_p, role=role))
     plain = run.sample(policy, prompts, temperature=temperature, top_p=top_p, role="plain")
-    return run.slates(_three(*drawn, plain), label="contrasted")
+    return run.slates(_three(drawn[0], drawn[1], plain), label="contrasted")
 
 
 def _three(good: Slates, bad: Slates, plain: Slates) -> Iterator[Slate]:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 
 from prefine.artifacts import PolicyHandle, Slates
 from prefine.errors import InputError
+from prefine.evaluation import score_column
 from prefine.policies.refining import REFINE, refine_prompt, showing
 from prefine.registry import at_least, one_of
 from prefine.run import Run
@@ -51,6 +53,19 @@ def refined(
         answers = run.sample(policy, asked, n=1, temperature=temperature, role="refined", label=f"turn {turn}")
         slates = run.slates(_together(slates, answers), label=f"{turn} turns")
     return slates
+
+
+def by_turn(run: Run, policy: PolicyHandle, turns: int, template: str = REFINE) -> dict[str, float]:
+    """What the run's own judge says of every turn's answers to the held-out prompts, on average; nothing where the run
+    has no judge or no such prompts."""
+    by = run.yardstick
+    if by is None or by.prompts is None or by.judge is None:
+        return {}
+    slates = refined(run, policy, by.prompts, turns, template=template, temperature=by.temperature)
+    judged = run.judge(slates, by.judge, role="evaluation")
+    said = [judged_slate.column(score_column(judged)) for judged_slate in judged]
+    known = [[row[turn] for row in said if row[turn] is not None] for turn in range(turns)]
+    return {f"turn_{turn + 1}": fmean(values) for turn, values in enumerate(known) if values}
 
 
 def asking(slates: Slates, shown: Callable[[Sequence[str]], Sequence[str]], template: str) -> Iterator[Slate]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -97,17 +98,17 @@ class LinearPool:
             Tabular(names, actions, features_PAD=self.features, theta_D=self.theta_0).save(path)
         return path
 
-    def accuracy(self, policy: Tabular, reference: Tabular) -> float:
+    def accuracy(self, policy: Any, reference: Any) -> float:
         """Share of all pairs of responses that the implicit reward orders as the gold reward does."""
         ratio, gold = (policy.logp_PA() - reference.logp_PA()).detach().numpy(), self.rewards
         first, second = np.triu_indices(self.actions, 1)
         return float((((ratio[:, first] - ratio[:, second]) * (gold[:, first] - gold[:, second])) > 0).mean())
 
-    def value(self, policy: Tabular) -> float:
+    def value(self, policy: Any) -> float:
         """Expected gold reward, exactly."""
         return float(policy.expected(self.rewards).mean())
 
-    def win_rate(self, policy: Tabular, start: Tabular) -> float:
+    def win_rate(self, policy: Any, start: Any) -> float:
         """P(a response of the policy beats one of the start by the gold reward), ties half, exactly."""
         ours, theirs = policy.probabilities_PA().numpy(), start.probabilities_PA().numpy()
         gold = self.rewards

@@ -72,8 +72,10 @@ def ae_dpo(
     at_least(1, ratio=ratio, n=n)
     best = one_of("choice", choice, CHOICES[feedback])(selecting.Budget(1 / ratio, True), width, draws, dropout, beta)
     start, loss = policy, objectives.dpo(beta)
-    inputs = {"offline": {"pairs": pairs}, "online": {"prompts": prompts, "preference": preference}}
-    selecting.need(f"feedback={feedback}", **inputs[feedback])
+    wanted: Mapping[str, Any] = {"pairs": pairs} if feedback == "offline" else {
+        "prompts": prompts, "preference": preference,
+    }  # fmt: skip
+    selecting.need(f"feedback={feedback}", **wanted)
     for t in run.rounds(rounds):
         if feedback == "offline":
             assert pairs is not None

@@ -86,6 +86,7 @@ def evolve(
             found = run.curate(run.judge(slates, judge), curating.extremes("score", min_gap=min_gap))
         policy = run.train(policy, run.curate(found, both), objective=loss)
         run.watch(policy)
+    run.note(**sampling.by_turn(run, policy, turns, template))
     Refining(policy.load(), turns, template).save(Path(run.dir) / "refining")
     return policy
 

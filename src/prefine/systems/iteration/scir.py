@@ -84,7 +84,7 @@ def scir(
     "than by either; and the policy's gold reward ends above that of either judge's labels alone, on the mean and on "
     "most seeds. With the same errors there is nothing to gain: agreed pairs are labelled no better.",
     baseline="the same rounds of DPO with the labels of one judge (DICE, self-rewarding), equal samples and steps",
-    seeds=tuple(range(8)),
+    seeds=tuple(range(16)),
     holds=lambda f: bool(
         (f["agreement_end"] - f["agreement_start"]).mean() >= 0.1
         and all((f["agreed_start"] > f[f"{judge}_start"]).all() for judge in ("implicit", "generative"))

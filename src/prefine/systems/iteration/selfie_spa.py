@@ -98,7 +98,13 @@ def turned_round(lab: Lab, seed: int) -> Mapping[str, float]:
     """600 prompts a round with 2 responses, 8 features, beta 0.5; rewards are exact expectations."""
     world = LogLinear(dimensions=8, norm=2.0, prompts=600, seed=seed)
     gold = Gold(world)
-    settings = {"optimizer": "sgd", "schedule": "constant", "warmup": 0.0, "clip": None, "save_every": 1000}
+    settings: dict[str, Any] = {
+        "optimizer": "sgd",
+        "schedule": "constant",
+        "warmup": 0.0,
+        "clip": None,
+        "save_every": 1000,
+    }
     run = lab.run("turned", seed, lr=0.5, batch_size=20, epochs=2, **settings)
     start = run.policy(world.base(lab.root))
     prompts = run.slates(Slate(f"x{i}", meta={"id": f"x{i}"}) for i in range(600))

@@ -12,7 +12,9 @@ better", both orders as training data). Then in round t:
 Roles: start (the SFT model) is the DPO reference in every round; current samples; r and E judge and stay frozen.
 
 While the estimator is hardly trained its passes agree on everything, I is nearly 0 and the easy draw nearly uniform;
-what cleans the data then is the vote. Settled: the release puts the chosen response first when E is asked; here both orders are averaged, as any pull of the
+what cleans the data then is the vote.
+
+Settled: the release puts the chosen response first when E is asked; here both orders are averaged, as any pull of the
 place would look like agreement. A vote of half the passes keeps a pair, as its argmax does. Masks are one a layer and
 pass (see ``judging.dropout``). ``soft`` is the paper's uncertainty-weighted loss, reconstructed: a label is smoothed by
 eps = min(I/(2 log 2), 1/2). The prompts' reference answers, which the release scores along, are left out.
