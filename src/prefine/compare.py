@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from prefine.artifacts import PolicyHandle, Slates
 from prefine.catalogue import find, systems
 from prefine.config import FILE as RUN_FILE
 from prefine.errors import InputError, RunStopped
-from prefine.evaluation import beats, drawn, score_column
+from prefine.evaluation import against, beats, drawn, score_column
+from prefine.judging.base import Judge, compares
 from prefine.report.record import read_record
 from prefine.run import Run
 from prefine.store import write_json
@@ -200,9 +201,11 @@ def _against_each_other(comparison: Comparison, progress: Progress | None) -> di
         if yardstick is None or yardstick.prompts is None or yardstick.judge is None:
             return {"names": [], "wins": [], "errors": []}
         policies = [start, *(_final(run, prepared) for prepared in comparison.prepared)]
-        asked = (yardstick.prompts, yardstick.judge, yardstick.n, yardstick.temperature)
+        rival = yardstick.judge if compares(yardstick.judge) else None
+        asked = (yardstick.prompts, None if rival else yardstick.judge, yardstick.n, yardstick.temperature)
         samples = [drawn(run, policy, *asked) for policy in policies]
-    return {"names": [START, *(m.name for m in comparison.methods)], **_table(samples)}
+        wins = _scored(samples) if rival is None else _judged(run, samples, rival, yardstick.n)
+    return {"names": [START, *(m.name for m in comparison.methods)], **_table(wins)}
 
 
 def _final(run: Run, prepared: launch.Prepared) -> PolicyHandle:
@@ -215,13 +218,29 @@ def _final(run: Run, prepared: launch.Prepared) -> PolicyHandle:
     return PolicyHandle(key, path, run.placement) if path is not None else run.policy(prepared.out / "policy")
 
 
-def _table(samples: Sequence[Slates]) -> dict[str, list[list[float | None]]]:
-    """wins[i][j]: the share of prompts on which i's response beats j's, a tie being half; and its standard error."""
+def _scored(samples: Sequence[Slates]) -> list[list[list[float]]]:
+    """each[i][j]: prompt by prompt, whether i's response has the higher score than j's, a tie being half."""
     scores = [[slate.column(score_column(slates)) for slate in slates] for slates in samples]
-    wins: list[list[float | None]] = [[None] * len(samples) for _ in samples]
-    errors: list[list[float | None]] = [[None] * len(samples) for _ in samples]
-    for i, j in product(range(len(samples)), repeat=2):
-        each = np.array([beats(a, b) for a, b in zip(scores[i], scores[j], strict=True)])
+    return [[[beats(a, b) for a, b in zip(mine, theirs, strict=True)] for theirs in scores] for mine in scores]
+
+
+def _judged(run: Run, samples: Sequence[Slates], judge: Judge, n: int) -> list[list[list[float]]]:
+    """The same from a judge that compares: everybody's responses side by side with everybody else's."""
+    each: list[list[list[float]]] = [[[] for _ in samples] for _ in samples]
+    for i, j in combinations(range(len(samples)), 2):
+        both = run.combine(samples[i], samples[j])
+        judged = run.judge(both, judge, role="evaluation", label="held-out judgement")
+        each[i][j] = [against(slate, n) for slate in judged]
+        each[j][i] = [1 - p for p in each[i][j]]
+    return each
+
+
+def _table(won: Sequence[Sequence[Sequence[float]]]) -> dict[str, list[list[float | None]]]:
+    """wins[i][j]: the share of prompts on which i's response beats j's; and its standard error."""
+    wins: list[list[float | None]] = [[None] * len(won) for _ in won]
+    errors: list[list[float | None]] = [[None] * len(won) for _ in won]
+    for i, j in product(range(len(won)), repeat=2):
+        each = np.array(won[i][j])
         each = each[np.isfinite(each)]
         if i != j and len(each):
             wins[i][j] = float(each.mean())

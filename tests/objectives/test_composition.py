@@ -78,7 +78,7 @@ def policies() -> tuple[Tabular, Tabular]:
     return Tabular(names, actions, start), Tabular(names, actions, other)
 
 
-UNFIT = ("no other order", "no margin", "hidden states", "'level' is needed")
+UNFIT = ("no other order", "no margin", "hidden states", "'level' is needed", "one value a contrast")
 """What a combination may say that cannot be: it is said before anything is computed."""
 
 

@@ -18,6 +18,11 @@ groups       scored_groups, leveled_groups: whole groups with scores or preferen
 rollouts     rollouts: samples with their rewards; with_moments: what their advantages are whitened by
 strengths    strongest_weakest by several annotators' votes
 factual      factual_order: pairs with flags of hallucination
+hard_negatives  hard_negatives: reference answers against the likeliest wrong one of unsolved problems
+best_against_worse  the best, if good enough, against each clearly worse one; best_of: the best one to imitate
+dissatisfaction  what users disliked, from labels or conversations, against fresh answers shown the complaint
+user_content  from users' texts to questions with a reference
+feedback     played_user: feedback in words as what to learn to say
 temporal     temporal_past, temporal_future: pairs across models
 companions   across (one policy against another), accompanied and with_samples (own samples beside a pair), part
 statistical  accepted (statistical rejection sampling), drawn_pairs
@@ -53,6 +58,7 @@ from typing import Any
 from prefine import registry
 from prefine.curating.anchors import demonstrated, positive_unlabelled, with_anchors
 from prefine.curating.base import Curator
+from prefine.curating.best_against_worse import best_against_worse, best_of
 from prefine.curating.bridging import bridged, edit_requests
 from prefine.curating.columns import need, with_columns, with_scores
 from prefine.curating.companions import accompanied, across, part, prompts_of, with_samples
@@ -123,6 +129,7 @@ FACTORIES: Mapping[str, Callable[..., Curator]] = {
     "covering": covering,
     "positive-unlabelled": positive_unlabelled,
     "best-against-each": best_against_each,
+    "best-against-worse": best_against_worse,
     "length-balanced": length_balanced,
     "length-matched": length_matched,
     "points": points,
@@ -162,6 +169,8 @@ __all__ = [
     "balanced_penalty",
     "beside_samples",
     "best_against_each",
+    "best_against_worse",
+    "best_of",
     "best_worst_of",
     "both_kinds",
     "both_orders",

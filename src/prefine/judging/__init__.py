@@ -24,6 +24,8 @@ users        a function of one's own, by file and name
 followups    follow_ups: how likely pleased and displeased users are to speak next
 citations    Citations: cited statutes against a database; statute_relevance, legal_truth
 referenced   referenced: a judge shown a reference that the policy never sees; repeated: asked several times
+overlap      Words, Semantics: ROUGE and a BERTScore against a reference in the row
+statements   Statements: must-have statements entailed, others contradicted
 annotators   people to practise on, made from a gold judge
 polls        Polled (several votes a comparison), zermelo (strengths from wins)
 flags        Flagged: yes-or-no labels from scores, for factuality

@@ -19,9 +19,11 @@ from prefine.judging.followups import follow_ups
 from prefine.judging.language import LanguageJudge, SelfJudge, YesProbability, language_judge, yes_judge
 from prefine.judging.models import OnDisk, implicit_reward, process_reward, reward_model
 from prefine.judging.options import option_choice, option_score
+from prefine.judging.overlap import Words
 from prefine.judging.pairwise import pairwise_reward
 from prefine.judging.people import people
 from prefine.judging.programs import programs
+from prefine.judging.statements import Alike, Asked, Statements
 from prefine.judging.tagged import Tagged
 from prefine.judging.teachers import likelihood
 from prefine.judging.thoughts import consistent
@@ -174,6 +176,14 @@ def _legal_truth(argument: str) -> Judge:
     return legal_truth(_directory("legal-truth", argument), name="score")
 
 
+def _overlap(argument: str) -> Judge:
+    return Words(argument or "reference", name="score")
+
+
+def _statements(argument: str) -> Judge:
+    return Statements(Asked(_directory("statements", argument)) if argument else Alike())
+
+
 def _endpoint(argument: str) -> Judge:
     url, _, model = _needed("endpoint", argument).partition("#")
     if not model or not url.startswith(("http://", "https://")):
@@ -219,6 +229,8 @@ JUDGES: Mapping[str, Callable[[str], Judge]] = {
     "citations": _citations,
     "statute-relevance": _statute_relevance,
     "legal-truth": _legal_truth,
+    "overlap": _overlap,
+    "statements": _statements,
     "endpoint": _endpoint,
     "python": user_judge,
 }
@@ -255,6 +267,9 @@ HELP: Mapping[str, str] = {
     "citations": "citations:FILE.jsonl, the share of cited statutes that a database of {law, article, content} has",
     "statute-relevance": "statute-relevance:DIR, a model grades from 0 to 10 how relevant the cited statutes are",
     "legal-truth": "legal-truth:DIR, a model grades from 0 to 10 how true the claims are, given the row's laws",
+    "overlap": "overlap[:COLUMN], words in common (ROUGE-1, 2 and L, each of 100) with the row's reference",
+    "statements": "statements[:DIR], the row's must_have statements made, less those of must_have and nice_to_have "
+    "contradicted, by words in common or asking a model",
     "endpoint": "endpoint:URL#MODEL, a model behind an OpenAI-compatible server that writes a grade",
     "python": "python:FILE.py:FUNCTION, a function of (prompt, response) of your own",
 }

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from prefine.report.charts import Point, Series, line_chart
-from prefine.report.figures import Evaluated, main_evaluation
+from prefine.report.figures import Estimate, Evaluated, main_evaluation
 from prefine.report.panels import Panel
 from prefine.report.record import Record, Row, get
 
@@ -89,8 +89,9 @@ def _sums(events: Iterable[Row]) -> Iterable[Asked]:
         name = str(event.get("label") or "judge").removeprefix("judge ")
         place = event.get("round")
         asked = Asked(
-            name, place if isinstance(place, int) else None, *(_count(event, n) for n in ("labels", "abstained")),
-            _count(event, "comparisons"), _count(event, "unread"),
+            name, place if isinstance(place, int) else None, given=_count(event, "labels"),
+            abstained=_count(event, "abstained"), comparisons=_count(event, "comparisons"),
+            unread=_count(event, "unread"),
         )  # fmt: skip
         key = asked.judge, asked.round
         sums[key] = sums[key] + asked if key in sums else asked
@@ -110,17 +111,18 @@ def panel(record: Record) -> Panel | None:
         known = [(p, e) for p in points if (e := p.of(figure)) is not None]
         if len(known) < 2:
             continue
-        drawn = tuple(
-            Point(float(found.until(p.position)), e.value, *((e.low, e.high) if e.se is not None else (None, None)),
-                  label=p.label)
-            for p, e in known
-        )  # fmt: skip
+        drawn = tuple(_point(found.until(p.position), e, p.label) for p, e in known)
         chart = line_chart(
             [Series("", drawn, named_points=True)], title="Labels", x_label="labels asked for", y_label=label,
             percent=figure != "reward",
         )  # fmt: skip
         return Panel("What the labels bought", chart, _say(found, known[0][0], known[-1][0], figure, label))
     return None
+
+
+def _point(labels: int, e: Estimate, name: str) -> Point:
+    low, high = (e.low, e.high) if e.se is not None else (None, None)
+    return Point(float(labels), e.value, low, high, label=name)
 
 
 FIGURES: Mapping[str, str] = {

@@ -64,7 +64,7 @@ def _liking(fault: str, answer: str) -> float:
 def disliked(policy: Any, count: int, seed: int) -> list[Slate]:
     """Bad answers drawn from a policy, each with the complaint in its row."""
     rng = random.Random(f"complaints {seed}")
-    rows = []
+    rows: list[Slate] = []
     while len(rows) < count:
         x = rng.randrange(CONTEXTS)
         answer = rng.choices(ANSWERS, policy.probabilities(context(x)).tolist())[0]

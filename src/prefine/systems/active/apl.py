@@ -50,7 +50,7 @@ def apl(
     step: int = 64,
     factor: int = 8,
     samples: int = 32,
-    candidates: int = 4,
+    among: int = 4,
     offline: bool = False,
     beta: float = 0.2,
     temperature: float = 0.7,
@@ -61,12 +61,12 @@ def apl(
     Use it with an expensive judge and a policy that may be trained again from its start at every stage. Not where most
     of what the policy is sure of is right: labels then confirm (try small-margin).
 
-    mode: how pairs are found; hybrid takes high-entropy prompts and of each the surest pair among ``candidates``.
+    mode: how pairs are found; hybrid takes high-entropy prompts and of each the surest pair ``among`` so many samples.
     labels: pairs labelled in all, ``step`` of them a stage. factor: prompts looked at for one label. samples: for the
     entropy of a prompt. offline: responses always come from the start.
     """
     at_least(1, labels=labels, step=step, factor=factor)
-    at_least(2, samples=samples, candidates=candidates)
+    at_least(2, samples=samples, among=among)
     acquire, start, pool, labelled, spent = one_of("mode", mode, MODES), policy, prompts, None, 0
     for t in run.rounds(-(-labels // step)):
         speaker, need = start if offline else policy, min((t + 1) * step, labels) - spent
@@ -74,7 +74,7 @@ def apl(
         if acquire.open_prompts:
             many = run.sample(speaker, rows, n=samples, temperature=1.0)
             rows = run.bare(selecting.chosen(run, many, selecting.entropy(need), policy, start))
-        drawn = run.sample(speaker, rows, n=candidates if acquire.several else 2, temperature=temperature)
+        drawn = run.sample(speaker, rows, n=among if acquire.several else 2, temperature=temperature)
         asked = selecting.chosen(run, drawn, acquire.pairs(need), policy, start)
         judged = run.judge(asked, spoken_by(preference, policy))
         seen = run.judge(judged, implicit_reward(policy, start, name="sure"), role="view")

@@ -130,7 +130,7 @@ def drift(
 )
 def four_rounds(lab: Lab, seed: int) -> Mapping[str, float]:
     """240 complaints; exact policies, so rewards and entropies are sums. Entropy in nats, at most log 4."""
-    settings = {"lr": 0.15, "batch_size": 24, "clip": None, "schedule": "constant", "warmup": 0.0}
+    settings: dict[str, Any] = {"lr": 0.15, "batch_size": 24, "clip": None, "schedule": "constant", "warmup": 0.0}
     figures: dict[str, float] = {}
     for arm in ("drift", "spin", "iterative"):
         with lab.run(arm, seed, **settings) as run:

@@ -40,7 +40,7 @@ from prefine.judging.base import Judge, Scored, spoken_by
 from prefine.judging.models import OnDisk
 from prefine.judging.overlap import Semantics, Words
 from prefine.judging.referenced import in_row
-from prefine.judging.statements import Alike, Asked, Frames, Statements
+from prefine.judging.statements import Alike, Asked, Frames, Statements, Verdict
 from prefine.policies import directory
 from prefine.registry import at_least, one_of
 from prefine.run import Run
@@ -90,7 +90,8 @@ def olaph(
     if judge is None:
         need_rows(prompts, [name for name, weight in zip(NEEDED, (alpha + beta, gamma, 0), strict=True) if weight])
         asked = Asked(OnDisk(Path(checker)) if checker else policy)
-        says = one_of("verdict", verdict, {"words": Alike(), "asked": asked, "frames": Frames()})
+        verdicts: Mapping[str, Verdict] = {"words": Alike(), "asked": asked, "frames": Frames()}
+        says = one_of("verdict", verdict, verdicts)
         parts: list[tuple[str, Judge, float]] = [
             ("words", Words(), alpha),
             ("semantics", Semantics(OnDisk(Path(encoder)) if encoder else policy), beta),

@@ -34,7 +34,7 @@ from prefine.claims import Lab
 from prefine.curating.feedback import played_user
 from prefine.errors import InputError
 from prefine.fingerprint import seed_of
-from prefine.judging.base import Scored
+from prefine.judging.base import Judge, Scored
 from prefine.judging.followups import TURN, follow_ups
 from prefine.judging.teachers import Likelihood
 from prefine.objectives.needs import needs
@@ -120,13 +120,13 @@ def what_users_say(lab: Lab, seed: int) -> Mapping[str, float]:
     start, test = lab.base(run, world), lab.prompts(run, world, 160, split="test")
     drawn = run.judge(run.sample(start, lab.prompts(run, world, 160), n=6), QUALITY)
     deaf = run.policy(dialogues.indifferent(Path(lab.worlds or lab.root / "worlds")))
-    judges = {
+    judges: Mapping[str, Judge] = {
         "accuracy": follow_ups(start, "short", name="score"),
         "likelihood_accuracy": Likelihood(start, name="score"),
         "indifferent_accuracy": follow_ups(deaf, "short", name="score"),
     }
     figures = {name: couples(run.judge(drawn, judge)) for name, judge in judges.items()}
-    signals = {"": judges["accuracy"], "random_": Scored(at_random)}
+    signals: Mapping[str, Judge] = {"": judges["accuracy"], "random_": Scored(at_random)}
     for name, judge in signals.items():
         pairs = run.curate(run.judge(drawn, judge), curating.extremes("score"))
         policy = run.train(start, pairs, objective=objectives.dpo(0.1))
