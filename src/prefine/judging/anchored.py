@@ -85,7 +85,7 @@ class Likeness:
 
     def __call__(self, slates: Sequence[Slate]) -> list[Columns]:
         wide = [Slate(s.prompt, (*s.candidates, Candidate(anchor_of(s, self.column))), meta=s.meta) for s in slates]
-        found = []
+        found: list[Columns] = []
         for x_KD in self._vectors(wide):
             unit_KD = units(x_KD)
             found.append({self.name: scores([max(0.0, float(v)) for v in unit_KD[:-1] @ unit_KD[-1]])})

@@ -27,11 +27,13 @@ from prefine import curating, objectives, selecting
 from prefine.artifacts import PolicyHandle, Slates
 from prefine.catalogue import claim, system
 from prefine.claims import Lab
+from prefine.curating.base import Curator
 from prefine.curating.vectors import STATES
 from prefine.errors import InputError
 from prefine.judging.base import Judge
 from prefine.registry import one_of
 from prefine.run import Run
+from prefine.selecting import Selector
 from prefine.worlds.clusters import Clusters
 
 
@@ -68,7 +70,7 @@ def aepo(
         raise InputError(
             f"k={k} of n={n} samples cannot be compared", remedy="give k of at least 2, and n of at least k"
         )
-    selectors = {
+    selectors: Mapping[str, Selector] = {
         "representative": selecting.representative(k, lam, vectors),
         "random": selecting.random_responses(k),
         "west-of-n": selecting.everything,
@@ -78,7 +80,7 @@ def aepo(
     drawn = run.sample(policy, asking, n=n, temperature=temperature)
     labelled = run.judge(selecting.chosen(run, drawn, selector, policy, policy), judge)
     run.note(labels=k * len(prompts) if select != "west-of-n" else n * len(asking))
-    curators = {"best-worst": curating.extremes(), "all": curating.all_pairs()}
+    curators: Mapping[str, Curator] = {"best-worst": curating.extremes(), "all": curating.all_pairs()}
     return run.train(policy, run.curate(labelled, one_of("pairs", pairs, curators)), objective=objectives.dpo(beta))
 
 

@@ -85,12 +85,12 @@ def pu_rl_distill(
     student = run.train(policy, demos, objective=objectives.sft(), label="stage 1: imitate the teacher")
     run.watch(student)
     pairs, groups = curating.positive_unlabelled(min_gap, anchor_pairs), curating.rollouts(fewest=2)
-    branches = {
+    branches: Mapping[str, tuple[Curator, Objective]] = {
         "dpo": (pairs, objectives.dpo(beta)),
         "ldl": (groups, objectives.label_distribution(beta, tau, kl_coef)),
         "grpo": (groups, objectives.grpo(clip, kl_coef)),
     }
-    judges = {
+    judges: Mapping[str, Judge] = {
         "yes": judging.as_good_as("yes"), "grade": judging.as_good_as("grade"),
         "words": judging.likeness("words"), "states": judging.likeness("states"),
     }  # fmt: skip

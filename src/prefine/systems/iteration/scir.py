@@ -77,6 +77,9 @@ def scir(
     return policy
 
 
+SINGLE: tuple[str, ...] = ("implicit", "generative")
+
+
 @claim(
     "scir",
     statement="From two judges in one model that are each right on about 70% of held-out pairs and err apart: over two "
@@ -110,6 +113,3 @@ def two_that_err_apart(lab: Lab, seed: int) -> Mapping[str, float]:
     same = TwoJudges(seed=seed, same_errors=True)
     told = same.told(same.trained())
     return {**figures, "control": told["agreed"] - max(told["implicit"], told["generative"])}
-
-
-SINGLE = ("implicit", "generative")
