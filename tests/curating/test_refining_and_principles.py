@@ -129,6 +129,7 @@ def test_a_refining_policy_takes_its_turns_and_does_not_depend_on_company(tmp_pa
     real.save(tmp_path / "refining")
     again = load_policy(tmp_path / "refining")
     assert kind_of(tmp_path / "refining") == "refining" and (again.turns, again.template) == (2, real.template)
+    assert again.codec.prompt("Spell A:") and again.tokenizer is again.policy.tokenizer, "what a server asks for"
     prompts, sampled = ["Spell A B:", "Spell K:"], Sampling(n=2, max_tokens=4)
     together = [[c.text for c in row] for row in again.sample(prompts, sampled, [3, 4])]
     assert together == [[c.text for c in row] for row in real.sample(prompts, sampled, [3, 4])]

@@ -93,7 +93,7 @@ def test_sets_are_made_of_scored_lists_too(tmp_path: Path) -> None:
     rated = Slate("p", tuple(map(Candidate, ACTIONS))).with_feedback("score", scores([float(-i) for i in range(8)]))
     trained = ampo(run, policy, lists=run.slates([rated]), learn_from="lists", vectors="words", k=3)
     assert trained.load().probabilities("p")[0] > 1 / 8  # type: ignore[attr-defined]
-    with pytest.raises(InputError, match="needs samples"):
+    with pytest.raises(InputError, match="learn_from=samples needs"):
         ampo(run, policy, lists=run.slates([rated]))
 
 

@@ -50,6 +50,18 @@ class Refining:
         module: nn.Module | None = self.policy.module
         return module
 
+    @property
+    def model(self) -> Any:
+        return self.policy.model
+
+    @property
+    def codec(self) -> Any:
+        return self.policy.codec
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.policy.tokenizer
+
     def encode(self, contrast: Contrast, limits: Limits) -> tuple[Row, ...]:
         rows: tuple[Row, ...] = self.policy.encode(contrast, limits)
         return rows
@@ -68,7 +80,7 @@ class Refining:
         for turn in range(1, self.turns):
             again = [refine_prompt(p, [c.text], self.template) for p, c in zip(asked, said, strict=True)]
             rows = self.policy.sample(again, replace(sampling, n=1), [seed_of(turn, seed) for seed in chains])
-            said = [replace(row[0], logps=None) for row in rows]
+            said = [row[0] for row in rows]
         return [said[i : i + sampling.n] for i in range(0, len(said), sampling.n)]
 
     def save(self, path: Path) -> None:

@@ -23,6 +23,9 @@ from prefine.policies.http import is_loopback
 
 __all__ = ["serve"]
 
+SERVED = ("causal-lm", "refining")
+"""Kinds of policies that write text."""
+
 
 def serve(
     path: str | Path,
@@ -57,7 +60,7 @@ def serve(
             remedy="name an environment variable that holds a key with --key-env, or serve on 127.0.0.1",
         )
     kind = kind_of(path)
-    if kind != "causal-lm":
+    if kind not in SERVED:
         raise InputError(f"a {kind} cannot be served", remedy="give a causal language model", file=path)
     listener = _listen(host, port)
     policy = load_policy(path, **({} if device is None else {"device": device}))

@@ -125,9 +125,9 @@ def pugc(
 @claim(
     "pugc",
     statement="A noisy judge counts what of an answer stands in the text it is shown. Pairs made with the reference "
-    "are ordered as gold orders them at least 15 points more often than without it, and DPO on as many of them ends with "
-    "a higher gold reward, in every seed. Where half of the texts do not fit their question and are not checked, that "
-    "accuracy falls, and the check wins back at least half of the loss (means over seeds).",
+    "are ordered as gold orders them at least 15 points more often than without it, and DPO for as many steps on them "
+    "ends with a higher gold reward, in every seed. Where half of the texts do not fit their question and are not "
+    "checked, that accuracy falls, and the check wins back at least half of the loss (means over seeds).",
     baseline="the same judge without the reference",
     seeds=(0, 1, 2),
     holds=lambda f: (

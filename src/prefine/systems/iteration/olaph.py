@@ -127,8 +127,8 @@ def need_rows(prompts: Slates, columns: list[str]) -> None:
     "olaph",
     statement="On questions with five known statements, from samples alone: comprehensiveness (CP) rises and "
     "hallucination (HL) falls over start, supervised step, first and second DPO round (means over seeds), the recall "
-    "of all five statements, which is not in S, ends higher than it began in every seed; with a random sample in place of "
-    "the best the recall gains less than half as much.",
+    "of all five statements, which is not in S, ends higher than it began in every seed; with a random sample in place "
+    "of the best the recall gains less than half as much.",
     baseline="a random sample as the chosen one",
     seeds=(0, 1, 2),
     holds=lambda f: (
