@@ -61,9 +61,9 @@ def system_page(entry: Any, claim: Mapping[str, Any] | None) -> str:
     varied = [f"{name}: {value}" for name, value in entry.facets.items()]
     facts = " · ".join(x for x in (entry.family, entry.paper, *varied) if x)
     needs = table(["needs", "where it comes from"], [[f"`{n}`", INPUTS[n]] for n in entry.inputs])
-    options = of_function(entry.recipe)
+    options, suited = of_function(entry.recipe), entry.suited(entry.world)
     flags = [
-        [f"`{o.flag}`", _text(describe(o.type)), f"`{o.default}`", _code(entry.on_worlds.get(o.name)), _text(o.help)]
+        [f"`{o.flag}`", _text(describe(o.type)), f"`{o.default}`", _code(suited.get(o.name)), _text(o.help)]
         for o in options.values()
     ]
     parts = [

@@ -54,6 +54,8 @@ class System:
     on_worlds: Mapping[str, Any] = field(default_factory=dict)
     """Options and training settings that suit the embedded worlds' tiny models where the defaults, which are
     the paper's and meant for large ones, do not. Shown in run.yaml; flags override them."""
+    by_world: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """World -> what suits its base alone, such as the words it has learnt to be asked in; over ``on_worlds``."""
     claim: Claim | None = None
 
     @property
@@ -73,6 +75,10 @@ class System:
         """What can be set, from its signature: name -> parameter (annotation and default)."""
         parameters = inspect.signature(self.recipe).parameters
         return {n: p for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+    def suited(self, world: str) -> Mapping[str, Any]:
+        """Options and training settings for a world or a variant of it (``arithmetic:misled``)."""
+        return {**self.on_worlds, **self.by_world.get(world.partition(":")[0], {})}
 
     @property
     def summary(self) -> str:
@@ -105,6 +111,7 @@ def system(
     paper: str = "",
     world: str = "assistant",
     on_worlds: Mapping[str, Any] | None = None,
+    by_world: Mapping[str, Mapping[str, Any]] | None = None,
     **facets: str,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a recipe. Keys are those of the field's index: acronyms clash, keys do not. ``facets`` say what
@@ -112,7 +119,7 @@ def system(
     vocabulary.check(f"system {key!r}", facets)
 
     def register(recipe: Callable[..., Any]) -> Callable[..., Any]:
-        entry = System(key, title, family, recipe, number, paper, facets, world, on_worlds or {})
+        entry = System(key, title, family, recipe, number, paper, facets, world, on_worlds or {}, by_world or {})
         unknown = [name for name in entry.inputs if name not in INPUTS]
         if unknown:
             raise TypeError(f"recipe {key!r} asks for {unknown}; inputs are {sorted(INPUTS)}")

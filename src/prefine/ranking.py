@@ -81,7 +81,7 @@ def interval(share: float, n: int) -> tuple[float, float]:
 def rewards(run: Run, judge: Judge, pairs: Contrasts, label: str = "rewards of pairs") -> np.ndarray:
     """(G, 2) what a judge says of the chosen and of the rejected response of every pair; NaN where it abstains."""
     slates = run.slates(compact_slates(pairs), label=label)
-    judged = run.judge(slates, judge, label=label)
+    judged = run.judge(slates, judge, role="evaluation", label=label)
     found = [name for name, column in judged[0].feedback.items() if column.kind == "score"]
     column = "score" if "score" in found else found[0]
     return np.array([[math.nan if v is None else v for v in slate.column(column)] for slate in judged], dtype=float)

@@ -35,7 +35,7 @@ CHAT = point(
 
 
 def drawn(*texts: str) -> list[Slate]:
-    return [Slate("elsewhere", (Candidate(text, tokens=(1, 2), stop="end"),)) for text in texts]
+    return [Slate("elsewhere", (Candidate(text, tokens=(1, 2), logps=(-1.0, -2.0), stop="end"),)) for text in texts]
 
 
 def test_the_complaint_is_in_the_sampling_prompt_alone() -> None:
@@ -47,6 +47,7 @@ def test_the_complaint_is_in_the_sampling_prompt_alone() -> None:
     (lesson,) = fresh_over_disliked([ROW], drawn(" Good."), DICE)
     assert lesson.prompt(0) == lesson.prompt(1) == ROW.prompt(0)
     assert "Rude" not in str(lesson.prompt(0)) and lesson.slate.candidates[0].tokens == (1, 2)
+    assert lesson.slate.candidates[0].logps is None, "they were under the prompt with the complaint"
 
 
 def test_the_rejected_response_is_the_same_in_every_round() -> None:

@@ -102,6 +102,7 @@ def test_abstentions_are_counted_and_nothing_else_is(tmp_path: Path) -> None:
         run, {"a": Scored(lambda s: [1.0, 0.0]), "b": Scored(lambda s: [0.0, 1.0])}, {"train": pairs}, {"away": pairs}
     )
     assert figures["gap_away_mean"] == 1.0 and figures["void"] == 1.0 and figures["b_away"] == 0.0
+    assert run.labels == 0, "whose ranking is measured is not an annotator"
 
 
 def test_dpo_says_nothing_of_tokens_that_no_pair_contains_where_a_linear_reward_does(tmp_path: Path) -> None:

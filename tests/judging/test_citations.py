@@ -101,6 +101,9 @@ def test_hard_problems_are_those_without_a_right_answer_and_their_likeliest_wron
     assert len(list(hard_negatives(at_most=1)(slates, demos, random.Random(0)))) == 1
     nobody = [Slate("a", (Candidate("x"),), {"score": scores([None]), "likelihood": scores([-1.0])})]
     assert list(hard_negatives()(nobody, demos[:1], random.Random(0))) == []
+    # What is wrong is empty, so that nobody knows how likely it is; what is known to be likely is not known to be wrong.
+    empty = Slate("a", (Candidate("x"), Candidate("")), {"score": scores([None, 0]), "likelihood": scores([-1, None])})
+    assert list(hard_negatives()([empty], demos[:1], random.Random(0))) == []
 
 
 def test_the_loss_is_dpo_and_a_mean_likelihood() -> None:

@@ -87,6 +87,8 @@ def test_pairs_are_the_best_against_every_one_lower_by_20() -> None:
     assert {c.response(0) for c in found} == {"300"}
     assert sorted(int(c.response(1)) for c in found) == [260, 275, 279, 280]
     assert list(best_against_worse(floor=301, min_gap=20)([six(*told)], random.Random(0))) == []
+    tied = six(5, 5, 4, texts=("best", "as good", "worse"))
+    assert [c.response(1) for c in best_against_worse()([tied], random.Random(0))] == ["worse"], "equals are no pair"
 
 
 def test_texts_that_repeat_or_are_broken_take_no_part() -> None:

@@ -61,6 +61,11 @@ def test_small_margin_says_when_a_round_has_too_few_prompts(tmp_path: Path) -> N
     with pytest.raises(InputError, match="more pairs in a round"):
         small_margin(run, start, run.slates(WORLD.bare()), WORLD.oracle(), budget="90%")
     small_margin(run, start, run.slates(WORLD.bare()), WORLD.oracle(), budget="90%", allocation="constant")
+    asked = run.labels
+    for allocation in ("decrease", "increase", "constant"):
+        with pytest.raises(InputError, match="leaves none for one of 3 rounds"):
+            small_margin(run, start, run.slates(WORLD.bare()), WORLD.oracle(), budget="2", allocation=allocation)  # type: ignore[arg-type]
+    assert run.labels == asked, "before anybody was asked"
 
 
 def test_surprises_are_labels_against_the_margin() -> None:
@@ -214,6 +219,16 @@ def test_apl_grows_by_steps_and_asks_exactly_as_many(tmp_path: Path, mode: str) 
     lessons = [row["figures"]["contrasts"] for row in journal(run, "train")]
     assert lessons[1:] == [8, 10] and lessons[0] <= 4  # what twins cost one stage, the next makes up for
     assert run.labels == 10
+
+
+def test_apl_may_ask_about_every_prompt_and_about_no_more(tmp_path: Path) -> None:
+    every = LinearPool(prompts=6, actions=200, dimensions=3)  # enough actions that no prompt has twins
+    run, start = begun(tmp_path, every)
+    asking = (run, start, run.slates(every.bare()), every.oracle())
+    with pytest.raises(InputError, match="there are 6 prompts"):
+        apl(*asking, mode="random", labels=7, step=3, epochs=1)
+    apl(*asking, mode="random", labels=6, step=3, epochs=1)
+    assert run.labels == 6
 
 
 def test_apl_resets_the_policy_what_comes_out_depends_on_the_labels_and_the_seed_alone(tmp_path: Path) -> None:

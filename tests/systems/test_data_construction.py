@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,25 @@ def test_sets_are_made_of_scored_lists_too(tmp_path: Path) -> None:
         ampo(run, policy, lists=run.slates([rated]))
 
 
+@dataclass(frozen=True)
+class OfItself:
+    """A judge that is the policy of the moment."""
+
+    def spoken_by(self, policy: PolicyHandle) -> Scored:
+        assert isinstance(policy, PolicyHandle)
+        return JUDGE
+
+    def __call__(self, slates: object) -> list:  # type: ignore[type-arg]
+        raise AssertionError("nobody lent it a policy")
+
+
+def test_the_policy_may_judge_itself(tmp_path: Path) -> None:
+    run, policy = start(tmp_path)
+    source = run.slates(prompts(8))
+    sweet_spot(run, policy, source, OfItself(), n=8, beta=0.1)  # type: ignore[arg-type]
+    aepo(run, policy, source, OfItself(), n=6, vectors="words")  # type: ignore[arg-type]
+
+
 def test_only_the_selected_responses_are_labelled(tmp_path: Path) -> None:
     asked = []
 
@@ -114,5 +134,8 @@ def test_west_of_n_asks_for_as_many_labels_on_fewer_prompts(tmp_path: Path) -> N
     run, policy = start(tmp_path)
     aepo(run, policy, run.slates(prompts(12)), JUDGE, n=6, k=2, select="west-of-n")
     assert run.labels == 2 * 12
+    fewer, policy = start(tmp_path / "fewer")
+    aepo(fewer, policy, fewer.slates(prompts(12)), JUDGE, n=5, k=2, select="west-of-n")
+    assert fewer.labels == 5 * 4, "as many whole prompts as 24 labels are enough for"
     with pytest.raises(InputError, match="k=1"):
         aepo(run, policy, run.slates(prompts(2)), JUDGE, k=1)

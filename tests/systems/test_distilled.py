@@ -115,6 +115,7 @@ def test_the_verifier_tells_apart_what_the_reward_cannot(tmp_path: Path) -> None
     check = judging.verifier("####")
     shared: dict[str, Any] = {"rounds": 2, "n": 8, "form": "####", "reflection": "", "ease": 1.0}
     plain = table(veripo(run, base, prompts, check, cycles=0, **shared))[0]
+    assert run.labels == 2 * 8 * 8, "the verifier's verdicts, each once: reading and repetition ask nobody"
     guided = table(veripo(run, base, prompts, check, cycles=1, **shared))[0]
     assert abs(plain[0] - plain[1]) < 0.1 and plain[1] > plain[2], "equally paid, equally likely"
     assert guided[0] - guided[1] > 0.3

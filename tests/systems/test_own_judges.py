@@ -19,7 +19,7 @@ from prefine.policies.tabular import Tabular
 from prefine.run import Run
 from prefine.slate import Candidate, Slate, pair, scores
 from prefine.store import read_jsonl
-from prefine.systems.iteration.pu_rl_distill import pu_rl_distill
+from prefine.systems.iteration.pu_rl_distill import TOP, pu_rl_distill
 from prefine.systems.iteration.scir import scir
 from prefine.worlds.two_judges import TwoJudges
 
@@ -88,6 +88,20 @@ def test_a_student_moves_towards_what_is_like_the_teacher_s_answers(tmp_path: Pa
     told = [row["teacher_answers"] for row in read_jsonl(run.dir / "notes.jsonl") if "teacher_answers" in row]
     assert told == [8], "in any number of rounds the teacher spoke once a prompt"
     assert run.labels == 0, "the student's own opinion is nobody's label"
+
+
+def test_the_anchor_is_above_every_grade_that_is_not_the_highest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert judging.as_good_as("grade").judge.judge.high == TOP["grade"]  # type: ignore[attr-defined]
+    graded = Scored(lambda slate: [1.0 + SAID.index(c.text) for c in slate.candidates])
+    monkeypatch.setattr(judging, "as_good_as", lambda asked: graded)
+    run, policy = start(tmp_path)
+    pu_rl_distill(
+        run, policy, demos(run), objective="dpo", evaluation="grade", anchor_pairs=True, rounds=1, n=6  # type: ignore[arg-type]
+    )  # fmt: skip
+    done = [r for r in read_jsonl(run.dir / "journal.jsonl") if r["verb"] == "train" and r["event"] == "done"]
+    assert done[-1]["figures"]["contrasts"] > 8, "of 8 prompts also the anchor against the worst"
 
 
 def test_a_teacher_is_sampled_once_a_prompt(tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ def test_051_the_current_policy_judges_and_the_start_is_the_reference(
     assert references[0][0] == start and references[1][0] == second.model
     assert [reference for _, reference in references] == [start, start]
     assert isinstance(end, PolicyHandle) and end not in (start, second.model)
+    assert run.labels == 0, "the policy's own opinion is nobody's label"
 
 
 def test_051_the_question_with_the_best_strict_accuracy_is_asked(run: Run, base: Path) -> None:
@@ -121,6 +122,7 @@ def test_140_the_sft_model_scores_and_the_rounds_start_is_the_reference(
     assert first.reference == second.reference == start and first.policy == trained[1][0] != start
     assert second.policy == trained[2][0] and "reference" not in trained[1][1], "DPO's reference is the round's start"
     assert all(kept["objective"].sharpen == 0.2 for _, kept, _ in trained[1:])
+    assert run.labels == 8, "those of the seed: what the policy thinks of its own samples is nobody's label"
 
 
 # -- 002 EVOLVE

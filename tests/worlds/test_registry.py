@@ -12,7 +12,7 @@ from prefine.slate import Candidate, Slate
 from prefine.worlds import NAMES, find_world, worlds
 
 VARIANTS = ("arithmetic:misled", "games:transitive", "games:cyclic")
-LANGUAGE = ("arithmetic", "assistant", "dialogues", "remedies", "reviews", "statutes")
+LANGUAGE = ("arithmetic", "assistant", "dialogues", "remedies", "reviews", "spelling", "statutes")
 
 
 def answered(world_name: str, slate: Slate) -> Slate:
@@ -31,7 +31,7 @@ def test_the_worlds() -> None:
     assert (
         [w.name for w in worlds()]
         == list(NAMES)
-        == ["arithmetic", "assistant", "dialogues", "games", "remedies", "reviews", "statutes"]
+        == ["arithmetic", "assistant", "dialogues", "games", "remedies", "reviews", "spelling", "statutes"]
     )
     assert all(find_world(name).name == name for name in (*NAMES, *VARIANTS))
 
@@ -41,7 +41,7 @@ def test_the_worlds() -> None:
     [
         ("asistant", "did you mean assistant"),
         ("review", "did you mean reviews"),
-        ("zzz", "the worlds are arithmetic, assistant, dialogues, games, remedies, reviews, statutes"),
+        ("zzz", "the worlds are arithmetic, assistant, dialogues, games, remedies, reviews, spelling, statutes"),
         ("arithmetic:mislead", "its variants are misled"),
         ("reviews:x", "use 'reviews' as it is"),
         ("", "the worlds are"),
@@ -120,7 +120,13 @@ def test_a_demonstration_has_the_best_of_gold(name: str) -> None:
 def test_the_parts_of_a_world_are_frozen_and_plain(name: str) -> None:
     """Artifact keys are made of functions and frozen dataclasses: no lambdas, no closures in the judges."""
     world = find_world(name)
-    for judge in (world.gold, world.preference, *world.annotators.values(), *world.attributes.values()):
+    for judge in (
+        world.gold,
+        world.preference,
+        *world.annotators.values(),
+        *world.attributes.values(),
+        *world.judges.values(),
+    ):
         assert dataclasses.is_dataclass(judge) and "<lambda>" not in repr(judge) and "<locals>" not in repr(judge)
         pickle.dumps(judge)  # only to show that nothing in it is local; prefine itself never pickles
 
@@ -134,7 +140,7 @@ def test_the_same_base_directory_is_given_again(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == [first.name]
 
 
-@pytest.mark.parametrize("name", ("arithmetic", "assistant", "games"))
+@pytest.mark.parametrize("name", ("arithmetic", "assistant", "games", "spelling"))
 def test_judging_somebody_elses_prompts_is_a_clear_error(name: str) -> None:
     with pytest.raises(InputError, match="know only its own prompts"):
         find_world(name).gold([Slate("What is this?", (Candidate("This."),))])

@@ -83,7 +83,7 @@ class WorldSource:
         return self.inputs
 
     def settings(self, system: System) -> Mapping[str, Any]:
-        return {**TRAINING, "max_tokens": self.world.max_tokens, **system.on_worlds}
+        return {**TRAINING, "max_tokens": self.world.max_tokens, **system.suited(self.name)}
 
     def start(self, run: Run) -> PolicyHandle:
         stage = run.progress.stage(f"base policy of the world {self.name} (made once)")
@@ -111,7 +111,8 @@ class WorldSource:
     @cached_property
     def judge(self) -> Judge | None:
         """The judge that takes the annotator's place, where one is named."""
-        return None if self.config.inputs.judge is None else judging.find(self.config.inputs.judge)
+        named = self.config.inputs.judge
+        return None if named is None else self.world.judges.get(named) or judging.find(named)
 
     @property
     def annotator(self) -> Judge:

@@ -81,7 +81,7 @@ def show(
     console.table(["needs", ""], [[name, catalogue.INPUTS[name]] for name in entry.inputs])
     rows = []
     for o in of_function(entry.recipe).values():
-        world = entry.on_worlds.get(o.name)
+        world = entry.suited(entry.world).get(o.name)
         default = f"{o.default}" + (f" (worlds: {world})" if world is not None else "")
         rows.append([o.flag, describe(o.type), default, o.help])
     if rows:

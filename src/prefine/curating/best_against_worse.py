@@ -33,7 +33,8 @@ class BestAgainstWorse:
             for i in sorted(values, key=lambda i: (-values[i], i)):
                 text = slate.response(i)
                 # Every text once: the release only compares with the third best, and repeats others.
-                if values[top] - values[i] >= self.min_gap and self._fit(text) and text.strip() not in seen:
+                lower = values[i] < values[top] and values[top] - values[i] >= self.min_gap
+                if lower and self._fit(text) and text.strip() not in seen:
                     seen.add(text.strip())
                     yield pair(slate, top, i)
 

@@ -163,7 +163,7 @@ def fresh_over_disliked(rows: Iterable[Contrast], samples: Iterable[Slate], rng:
 
     No judge and no filter; an empty sample gives no pair."""
     for row, drawn in zip(rows, samples, strict=True):
-        fresh = replace(drawn.candidates[0], prompt=None, parent=None)
+        fresh = replace(drawn.candidates[0], prompt=None, parent=None, logps=None)  # those were under the hint
         if fresh.text.strip():
             bad = replace(row.slate.candidates[row.members[0]], prompt=None, parent=None)
             yield pair(Slate(row.prompt(0), (fresh, bad), meta=row.slate.meta), 0, 1)

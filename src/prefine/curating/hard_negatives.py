@@ -50,7 +50,8 @@ def _likeliest(rule: HardNegatives, slate: Slate, rng: random.Random) -> int | N
     """The wrong answer that the policy finds likeliest, on a hard problem."""
     wrong = rule.wrong(slate) if rule.is_hard(slate) else []
     likely = column(slate, rule.likelihood) if wrong else {}
-    return best({i: likely[i] for i in wrong if i in likely}) if likely else None
+    known = {i: likely[i] for i in wrong if i in likely}  # an empty answer has no likelihood
+    return best(known) if known else None
 
 
 def _any(rule: HardNegatives, slate: Slate, rng: random.Random) -> int | None:

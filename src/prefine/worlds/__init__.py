@@ -9,7 +9,7 @@ from functools import cache
 from prefine.errors import InputError
 from prefine.worlds.base import World
 
-NAMES = ("arithmetic", "assistant", "dialogues", "games", "remedies", "reviews", "statutes")
+NAMES = ("arithmetic", "assistant", "dialogues", "games", "remedies", "reviews", "spelling", "statutes")
 """Every world, one module each in this package with a ``WORLD`` in it."""
 
 

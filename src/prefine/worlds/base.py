@@ -37,5 +37,8 @@ class World:
     """Adds the table column "preference" (K x K win probabilities)."""
     attributes: Mapping[str, Judge] = field(default_factory=dict)
     """Gold by aspect, each a judge that adds a column of its own name."""
+    judges: Mapping[str, Judge] = field(default_factory=dict)
+    """Judges as ``--judge`` names them, for a base that can judge: they ask it in the words it has learnt, where those
+    of ``judging.names`` would mean nothing to it."""
     max_tokens: int = 48
     """How many new tokens a response may have."""

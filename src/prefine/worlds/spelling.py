@@ -1,4 +1,4 @@
-"""The spelling world: the radio word of every letter. For claims about models that are asked for more than an answer.
+"""The spelling world: the radio word of every letter. For models that are asked for more than an answer.
 
 A prompt names five letters, ``Spell K T E A R:``; a response says their words, `` kilo tango echo alpha romeo``. Every
 word has misspellings; gold is the share of the letters that have their word, well spelt, in its place. The base policy
@@ -17,12 +17,14 @@ from functools import cache
 from itertools import combinations
 from pathlib import Path
 
-from prefine.judging.annotators import Noisy, Perfect
+from prefine.judging.annotators import BradleyTerry, LengthBiased, Majority, Noisy, Perfect, Several
 from prefine.judging.base import Scored
+from prefine.judging.classifier import classifier
+from prefine.judging.language import SelfJudge, YesProbability
 from prefine.slate import Slate
 from prefine.worlds.base import World
 from prefine.worlds.pretrain import Settings, pretrained
-from prefine.worlds.splits import draw, part
+from prefine.worlds.splits import draw, fact, part
 
 WORDS = {
     "A": ("alpha", "elpha", "alfo"), "B": ("bravo", "brevo", "bravu"), "D": ("delta", "dalta", "delto"),
@@ -32,7 +34,7 @@ WORDS = {
 }  # fmt: skip
 """Letter -> its word, and what people write instead."""
 
-ASKED = 5
+ASKED, FIRST = 5, 3
 JUDGE = "{prompt}{response} good?"
 REFINE = "{prompt}{previous} better:"
 KEPT = 0.6
@@ -100,7 +102,24 @@ def demonstrate(slate: Slate, rng: random.Random) -> str:
 
 
 def _gold(slate: Slate) -> list[float]:
-    return [share(slate.meta["letters"], slate.response(i)) for i in range(len(slate))]
+    letters = fact("spelling", slate, "letters")
+    return [share(letters, slate.response(i)) for i in range(len(slate))]
+
+
+def _first(slate: Slate) -> list[float]:
+    """Of the first three letters alone."""
+    letters = fact("spelling", slate, "letters")[:FIRST]
+    return [share(letters, " ".join(slate.response(i).split()[:FIRST])) for i in range(len(slate))]
+
+
+def _last(slate: Slate) -> list[float]:
+    """Of the letters after them."""
+    letters = fact("spelling", slate, "letters")[FIRST:]
+    return [share(letters, " ".join(slate.response(i).split()[FIRST:])) for i in range(len(slate))]
+
+
+def _brevity(slate: Slate) -> list[float]:
+    return [-float(len(slate.response(i))) for i in range(len(slate))]
 
 
 def base(cache: Path) -> Path:
@@ -109,14 +128,30 @@ def base(cache: Path) -> Path:
 
 
 GOLD = Scored(_gold, "gold")
+_JUDGE = classifier(None, JUDGE, " Yes", " No", chat=False)
 
 WORLD = World(
     name="spelling",
     summary="radio words for five letters; a base that can also judge, refine, and be good or bad when asked",
     prompts=prompts,
     gold=GOLD,
-    annotators={"perfect": Perfect(GOLD), "noisy": Noisy(GOLD, rate=0.2)},
+    annotators={
+        "perfect": Perfect(GOLD),
+        "noisy": Noisy(GOLD, rate=0.2),
+        "length-biased": LengthBiased(GOLD, per_word=0.1),
+        "several": Several(
+            (("fair", Perfect(GOLD)), ("hasty", Noisy(GOLD, rate=0.3)), ("wordy", LengthBiased(GOLD, per_word=0.1)))
+        ),
+        "cyclic": Majority((Scored(_first, "first"), Scored(_last, "last"), Scored(_brevity, "brevity"))),
+    },
     base=base,
     demonstrate=demonstrate,
+    preference=BradleyTerry(GOLD, scale=5.0),
+    attributes={"first": Scored(_first, "first"), "last": Scored(_last, "last")},
+    judges={
+        "self:yes": SelfJudge(YesProbability(None, JUDGE, " Yes", " No", chat=False)),
+        "classifier": _JUDGE,
+        "classifier:self": _JUDGE,
+    },
     max_tokens=8,
 )

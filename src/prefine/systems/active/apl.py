@@ -26,6 +26,7 @@ from prefine import curating, objectives, selecting
 from prefine.artifacts import PolicyHandle, Slates
 from prefine.catalogue import claim, system
 from prefine.claims import Lab
+from prefine.errors import InputError
 from prefine.judging import implicit_reward
 from prefine.judging.base import Judge, spoken_by
 from prefine.registry import at_least, one_of
@@ -67,8 +68,13 @@ def apl(
     """
     at_least(1, labels=labels, step=step, factor=factor)
     at_least(2, samples=samples, among=among)
+    if labels > len(prompts):
+        raise InputError(
+            f"labels={labels} pairs, one a prompt, and there are {len(prompts)} prompts",
+            remedy=f"give labels={len(prompts)} at most, or bring more prompts",
+        )
     acquire, start, pool, labelled, spent = one_of("mode", mode, MODES), policy, prompts, None, 0
-    for t in run.rounds(-(-labels // step)):
+    for t in run.rounds(stages := -(-labels // step)):
         speaker, need = start if offline else policy, min((t + 1) * step, labels) - spent
         rows = run.select(pool, selecting.at_random(need * factor), label="prompts to look at")
         if acquire.open_prompts:
@@ -81,7 +87,8 @@ def apl(
         run.note(labels=run.labels, **selecting.surprises(seen, "sure"))
         found = run.curate(judged, curating.win_rate_pairs())
         labelled, spent = found if labelled is None else run.join(labelled, found), spent + len(asked)
-        pool = run.select((pool, run.bare(asked)), selecting.Remaining(), label="prompts that are left")
+        if t + 1 < stages:
+            pool = run.select((pool, run.bare(asked)), selecting.Remaining(), label="prompts that are left")
         policy = run.train(start, labelled, objective=objectives.dpo(beta), epochs=epochs)
         run.watch(policy)
     return policy

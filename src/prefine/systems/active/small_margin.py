@@ -66,10 +66,16 @@ def small_margin(
     shares = ALLOCATIONS[allocation](rounds)
     choose = selecting.small_margin(1, pair, keep)
     total = selecting.Budget.read(budget).of(len(prompts))
-    if max(selecting.split(total, shares)) > len(prompts) // rounds:
+    each = selecting.split(total, shares)
+    if max(each) > len(prompts) // rounds:
         raise InputError(
             f"budget={budget} with allocation={allocation} asks for more pairs in a round than it has prompts",
             remedy="lower the budget, or spend it evenly with allocation=constant",
+        )
+    if min(each) < 1:
+        raise InputError(
+            f"budget={budget} is {total} pairs, which leaves none for one of {rounds} rounds",
+            remedy="raise the budget, or take fewer rounds",
         )
     start, before = policy, run.policy(trained_from) if trained_from else policy
     left = total

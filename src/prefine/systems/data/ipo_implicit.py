@@ -36,7 +36,8 @@ from prefine.worlds import spelling
 @system(
     51, "ipo-implicit", "IPO: your language model is secretly a preference classifier", family="data",
     paper="arXiv 2502.16182", question="feedback", learning="online",
-    on_worlds={"lr": 1e-3, "temperature": 1.0, "question": "{prompt}{response} good?", "yes": " Yes", "no": " No"},
+    world="spelling", on_worlds={"lr": 1e-3, "temperature": 1.0},
+    by_world={"spelling": {"question": spelling.JUDGE, "yes": (" Yes",), "no": (" No",)}},
 )  # fmt: skip
 def ipo_implicit(
     run: Run,
@@ -72,7 +73,7 @@ def ipo_implicit(
     start = policy
     for t in run.rounds(rounds):
         slates = run.sample(policy, run.slice(prompts, t, rounds), n=n, temperature=temperature)
-        lessons = run.curate(run.judge(slates, spoken_by(judge, policy)), curating.extremes("score"))
+        lessons = run.curate(run.judge(slates, spoken_by(judge, policy), role="view"), curating.extremes("score"))
         run.note(usable=len(lessons) / len(slates))
         policy = run.train(policy, lessons, objective=objectives.dpo(beta), reference=start)
         run.watch(policy)
@@ -82,7 +83,9 @@ def ipo_implicit(
 def asked_best(run: Run, policy: PolicyHandle, asks: Mapping[str, Judge], pairs: Contrasts) -> str:
     """The question whose answers rank most of the pairs strictly right (the first of equals)."""
     two = run.slates(judging.two_sided(pairs), label="labelled pairs")
-    found = {ask: judging.agreement(run.judge(two, spoken_by(judge, policy))) for ask, judge in asks.items()}
+    found = {
+        ask: judging.agreement(run.judge(two, spoken_by(judge, policy), role="view")) for ask, judge in asks.items()
+    }
     best = max(found, key=lambda ask: found[ask]["accuracy"])
     run.note(**{f"judge_{name}": value for name, value in found[best].items()})
     return best

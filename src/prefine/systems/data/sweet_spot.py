@@ -31,7 +31,7 @@ from prefine.catalogue import claim, system
 from prefine.claims import Lab
 from prefine.curating.extremes import ANCHORS, pairings
 from prefine.errors import InputError
-from prefine.judging.base import Judge
+from prefine.judging.base import Judge, spoken_by
 from prefine.registry import at_least, one_of
 from prefine.run import Run
 from prefine.store import read_jsonl
@@ -68,6 +68,7 @@ def sweet_spot(
     """
     at_least(1, worst_of=worst_of)
     high, low = (one_of(name, given, ANCHORS) for name, given in (("chosen", chosen), ("rejected", rejected)))
+    judge = spoken_by(judge, policy)
     judged = run.judge(run.sample(policy, prompts, n=n, temperature=temperature), judge)
     dpo = objectives.dpo(beta)
     if pick != "all":

@@ -100,7 +100,7 @@ def dporm_vs_exrm(
     trained = implicit
     for t in run.rounds(loop):
         slates = run.sample(trained, run.slice(prompts, t, loop), n=n)  # type: ignore[arg-type]
-        judged = run.judge(slates, both(explicit, trained, policy, "score")[labeller])
+        judged = run.judge(slates, both(explicit, trained, policy, "score")[labeller], role="view")
         anchor = trained if reference == "previous" else policy
         lessons = run.curate(judged, curating.extremes("score"))
         trained = run.train(trained, lessons, objective=objective, reference=anchor)

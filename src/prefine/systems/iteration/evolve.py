@@ -39,7 +39,8 @@ from prefine.worlds import spelling
 @system(
     2, "evolve", "EVOLVE: evolving LLMs' self-refinement via synergistic training-inference optimization",
     family="iteration", paper="arXiv 2502.05605", question="online", learning="offline, online", reference="moving",
-    loss="logistic, squared", on_worlds={"lr": 1e-3, "turns": 2, "template": "{prompt}{previous} better:"},
+    loss="logistic, squared", world="spelling", on_worlds={"lr": 1e-3, "turns": 2},
+    by_world={"spelling": {"lr": 2e-4, "epochs": 1, "template": spelling.REFINE}},
 )  # fmt: skip
 def evolve(
     run: Run,

@@ -39,6 +39,8 @@ from prefine.registry import at_least, one_of
 from prefine.run import Run
 from prefine.slate import Candidate, Slate
 
+TOP = {"grade": 5.0}
+"""u_a, what the anchor would be given: the most that a self-evaluation can say, 1 where nothing else is said."""
 TINY = {"lr": 1e-3, "evaluation": "words", "beta": 1.0, "tau": 0.1, "objective": "dpo"}
 
 
@@ -84,7 +86,8 @@ def pu_rl_distill(
     anchored = run.slates(curating.with_anchors(demos), label="anchors")
     student = run.train(policy, demos, objective=objectives.sft(), label="stage 1: imitate the teacher")
     run.watch(student)
-    pairs, groups = curating.positive_unlabelled(min_gap, anchor_pairs), curating.rollouts(fewest=2)
+    pairs = curating.positive_unlabelled(min_gap, anchor_pairs, TOP.get(evaluation, 1.0))
+    groups = curating.rollouts(fewest=2)
     branches: Mapping[str, tuple[Curator, Objective]] = {
         "dpo": (pairs, objectives.dpo(beta)),
         "ldl": (groups, objectives.label_distribution(beta, tau, kl_coef)),

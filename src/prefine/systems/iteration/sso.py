@@ -33,7 +33,8 @@ from prefine.worlds import spelling
 @system(
     41, "sso", "SSO: aligning large language models via self-steering optimization", family="iteration",
     paper="arXiv 2410.17131", question="online", learning="online", reference="moving",
-    on_worlds={"lr": 1e-3, "principles": "words", "rules": 0, "temperature": 1.0, "top_p": 1.0},
+    world="spelling", on_worlds={"lr": 1e-3, "rules": 0, "temperature": 1.0, "top_p": 1.0},
+    by_world={"spelling": {"lr": 5e-4, "principles": "words"}},
 )  # fmt: skip
 def sso(
     run: Run,

@@ -43,7 +43,7 @@ from prefine.worlds import spelling
 @system(
     3, "upo", "UPO: self-evolutionary LLMs through uncertainty-enhanced preference optimization",
     family="iteration", paper="arXiv 2409.11212", question="online", data="noisy-pairs", learning="online",
-    on_worlds={"lr": 1e-3, "n": 4, "share": 0.5, "template": "{first} or{second}"},
+    world="spelling", on_worlds={"lr": 3e-4, "n": 4, "share": 0.5, "template": "{first} or{second}"},
 )  # fmt: skip
 def upo(
     run: Run,

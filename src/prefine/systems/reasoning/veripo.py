@@ -118,7 +118,7 @@ def read_by(reader: str, start: PolicyHandle) -> Reader:
 def looked_at(run: Run, rollouts: Slates, look: Sequence[Judge]) -> Slates:
     """The rollouts with what the verifier looks at, and word of it."""
     for judge in look:
-        rollouts = run.judge(rollouts, judge)
+        rollouts = run.judge(rollouts, judge, role="view")  # what is paid for was asked of the verifier
     known = [(a, c, r) for s in rollouts for a, c, r in zip(*(s.column(x) for x in COLUMNS), strict=True)]
     said = [c for _, c, _ in known if c is not None]
     run.note(
