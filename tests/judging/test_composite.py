@@ -82,6 +82,11 @@ def test_what_cannot_be_read_is_said(spec: str) -> None:
         judging.find(spec)
 
 
+def test_a_judge_without_a_weight_is_named() -> None:
+    with pytest.raises(InputError, match=r"'length' in the composite .* is not WEIGHT\*JUDGE"):
+        judging.find("composite:length + 1*brevity")
+
+
 def test_parts_that_are_the_policy_itself_get_it() -> None:
     judge = judging.find("composite:1*length + 1*self:yes")
     bound = judging.spoken_by(judge, "policy")  # type: ignore[arg-type]

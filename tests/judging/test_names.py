@@ -104,3 +104,9 @@ def test_what_is_no_number_is_an_input_error(tmp_path: Path, given: str) -> None
     judge = judging.find(f"python:{written(tmp_path, f'def score(p, r): return {given}')}:score")
     with pytest.raises(InputError, match="gave"):
         judge([SLATE])
+
+
+def test_a_function_that_fails_is_not_our_fault(tmp_path: Path) -> None:
+    text = "def score(prompt, response):\n    raise ValueError('ouch')\n"
+    with pytest.raises(InputError, match="'score' failed: ValueError: ouch"):
+        judging.find(f"python:{written(tmp_path, text)}:score")([SLATE])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from prefine.binding import WorldSource
 from prefine.errors import InputError
 from prefine.slate import Candidate, Slate
 from prefine.worlds import NAMES, find_world, worlds
@@ -151,3 +152,19 @@ def test_an_action_that_is_not_in_the_game_is_a_clear_error() -> None:
     slate = dataclasses.replace(world.prompts("train", 1, 0)[0], candidates=(Candidate("castle"),))
     with pytest.raises(InputError, match="'castle' is no action of game"):
         world.gold([slate])
+
+
+def test_a_base_that_can_judge_is_asked_in_its_own_words_and_options_stay_in_their_world() -> None:
+    from prefine.launch import prepare
+    from prefine.worlds import spelling
+
+    def settings(system: str, world: str | None, **inputs: str) -> WorldSource:
+        source = prepare({"system": system, "inputs": {"world": world, **inputs}}, look=False).source
+        assert isinstance(source, WorldSource)
+        return source
+
+    own, other = (settings("iterate", world, judge="self:yes").judge for world in ("spelling", "assistant"))
+    assert own.judge.template == spelling.JUDGE != other.judge.template  # type: ignore[union-attr]
+    told = [prepare({"system": "evolve", "inputs": {"world": w}}, look=False).config for w in (None, "assistant")]
+    assert [config.options["template"] == spelling.REFINE for config in told] == [True, False]
+    assert [config.train["lr"] for config in told] == [2e-4, 1e-3]

@@ -147,14 +147,15 @@ def read_composite(text: str, find: Callable[[str], Judge]) -> Composite:
     for term in body.split(" + "):
         weight, star, spec = (t.strip() for t in term.partition("*"))
         try:
-            parts.append((spec, find(spec), float(weight)))
+            factor = float(weight) if star and spec else None
         except ValueError:
-            star = ""
-        if not star:
+            factor = None
+        if factor is None:
             raise InputError(
                 f"{term.strip()!r} in the composite {text!r} is not WEIGHT*JUDGE",
                 remedy='write "composite:1*verifier + 0.2*brevity:words", or z(...), rank(...) around it',
             )
+        parts.append((spec, find(spec), factor))
     return composite(parts, scale)
 
 

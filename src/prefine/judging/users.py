@@ -37,7 +37,15 @@ class EachResponse:
         return [{self.name: scores([self._score(slate, i) for i in range(len(slate))])} for slate in slates]
 
     def _score(self, slate: Slate, index: int) -> float | None:
-        given = self.function(prompt_text(slate.prompt_of(index)), slate.response(index))
+        try:
+            given = self.function(prompt_text(slate.prompt_of(index)), slate.response(index))
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:
+            raise InputError(
+                f"the judge function {self.function.__name__!r} failed: {type(error).__name__}: {error}",
+                remedy="try it on a prompt and a response of yours; --debug shows where it failed",
+            ) from error
         if given is None:
             return None
         if not isinstance(given, int | float) or not math.isfinite(given):
