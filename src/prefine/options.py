@@ -217,7 +217,7 @@ _WORDS = {
     float: "a number",
     str: "a text",
     Path: "a path",
-    Part: "a part, such as dpo, dpo(beta=0.2) or robust:dpo",
+    Part: "a part by its name, name(option=value), or one around another as first:second",
 }
 
 Range = tuple[Callable[[Any], bool], str]

@@ -110,3 +110,7 @@ def test_a_function_that_fails_is_not_our_fault(tmp_path: Path) -> None:
     text = "def score(prompt, response):\n    raise ValueError('ouch')\n"
     with pytest.raises(InputError, match="'score' failed: ValueError: ouch"):
         judging.find(f"python:{written(tmp_path, text)}:score")([SLATE])
+
+
+def test_a_yes_of_the_policy_itself_has_two_names() -> None:
+    assert judging.find("yes:self") == judging.find("self:yes")

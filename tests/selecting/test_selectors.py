@@ -109,6 +109,18 @@ def test_what_is_no_budget_is_refused(given: str | float) -> None:
         selecting.at_random(given)
 
 
+def test_a_budget_that_swallowed_the_next_selector_says_how_to_write_it() -> None:
+    with pytest.raises(InputError) as error:
+        selecting.read("random:budget=50%:certainty")
+    assert "first(budget=50%):second" in error.value.remedy
+
+
+def test_a_column_that_nobody_has_filled_names_selectors_that_need_none() -> None:
+    with pytest.raises(InputError, match="nobody has said of these rows yet") as error:
+        selecting.top(2)([Slate("a", (Candidate("b"), Candidate("c")))], RNG)
+    assert "small-margin" in error.value.remedy
+
+
 @pytest.mark.parametrize("parts", [(1, 1, 1), (3, 2, 1), (1, 2, 3), (5, 1), (1, 1, 1, 1, 1, 1, 1)])
 @pytest.mark.parametrize("total", [7, 100, 101])
 def test_a_budget_over_rounds_is_spent_exactly(total: int, parts: tuple[float, ...]) -> None:

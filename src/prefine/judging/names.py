@@ -139,7 +139,7 @@ def _language(argument: str) -> Judge:
 
 
 def _yes(argument: str) -> Judge:
-    return yes_judge(_directory("yes", argument))
+    return SelfJudge(SELVES["yes"]) if argument == "self" else yes_judge(_directory("yes", argument))
 
 
 def _classifier(argument: str) -> Judge:
@@ -254,7 +254,7 @@ HELP: Mapping[str, str] = {
     "language": "language:DIR, a model that writes a grade",
     "verdict": "verdict:DIR|self, a model that writes which of two is better, in both orders",
     "classifier": "classifier[:DIR|self], the share of yes against no, the question by the category of the prompt",
-    "yes": "yes:DIR, a model's probability that the answer is good",
+    "yes": "yes:DIR|self, a model's probability that the answer is good",
     "choice": "choice:DIR|self, a model's probability of A over B for every two answers, asked in both orders",
     "likelihood": "likelihood:DIR, a model's mean log-likelihood of the answer's tokens",
     "best": "best:DIR|self, a model's probability that a response is the best of all, each in each place once",

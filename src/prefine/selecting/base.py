@@ -61,7 +61,10 @@ class Budget:
             amount = 0.0
         share = text is not None and (bool(text[2]) or amount < 1)
         if text is None or amount <= 0 or (share and amount > 1) or (not share and amount != int(amount)):
-            raise InputError(f"budget={given!r} is no budget", remedy="give a share such as 50%, or a number of rows")
+            chained = "; for one selector after the other write first(budget=50%):second" if ":" in str(given) else ""
+            raise InputError(
+                f"budget={given!r} is no budget", remedy=f"give a share such as 50%, or a number of rows{chained}"
+            )
         return Budget(amount, share)
 
     def of(self, n: int) -> int:

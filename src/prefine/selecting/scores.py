@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from prefine.errors import InputError
 from prefine.judging.base import Judge
 from prefine.judging.models import everyone, live, whole
 from prefine.policies.base import Limits
@@ -57,6 +58,12 @@ class ByScore:
         if isinstance(row, Contrast) and isinstance(row.values.get(self.by), int | float):
             return float(row.values[self.by])  # type: ignore[arg-type]
         slate = slate_of(row)
+        if self.by not in slate.feedback:
+            raise InputError(
+                f"the selector reads {self.by!r}, which nobody has said of these rows yet",
+                remedy="name by=COLUMN that the rows have before they are judged, or a selector that asks the models "
+                "alone: random, small-margin, certainty, entropy, d-optimal",
+            )
         known = [float(v) for v in (slate.column(self.by)[i] for i in slate.leaves()) if v is not None]
         return SUMMARIES[self.of](known) if known else None
 
