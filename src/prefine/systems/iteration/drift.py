@@ -119,7 +119,7 @@ def drift(
     "one good answer a little more and does not mind one kind of fault, and with a larger entropy over the good "
     "answers than iterative DPO (means over seeds).",
     baseline="SPIN and iterative DPO",
-    seeds=(0, 1, 2),
+    seeds=tuple(range(10)),
     holds=lambda f: (
         f["gap_last"].mean() > 0.5 * f["gap_first"].mean()
         and f["grad_last"].mean() > 0.5 * f["grad_first"].mean()
@@ -129,7 +129,8 @@ def drift(
     ),
 )
 def four_rounds(lab: Lab, seed: int) -> Mapping[str, float]:
-    """240 complaints; exact policies, so rewards and entropies are sums. Entropy in nats, at most log 4."""
+    """240 complaints; exact policies, so rewards and entropies are sums. Entropy in nats, at most log 4: it varies
+    by 0.1 between seeds, so three of them (0 to 2, which once held and once did not) do not decide."""
     settings: dict[str, Any] = {"lr": 0.15, "batch_size": 24, "clip": None, "schedule": "constant", "warmup": 0.0}
     figures: dict[str, float] = {}
     for arm in ("drift", "spin", "iterative"):
