@@ -95,6 +95,31 @@ def test_runs_elsewhere_that_share_the_store_are_known(tmp_path: Path) -> None:
     assert Store(store).users() == [one.dir.resolve()]
 
 
+def test_a_run_beside_the_store_that_used_another_is_no_user_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = finished(tmp_path, "one")
+    alone = {piece.path for piece in cleaning.look(one.dir).pieces}
+    with monkeypatch.context() as there:
+        there.setenv("PREFINE_STORE", str(tmp_path / "other"))
+        two = finished(tmp_path, "two")
+    assert one.store.users() == [one.dir.resolve()] and two.store.users() == [two.dir.resolve()]
+    found = cleaning.look(one.dir)
+    assert found.shared == 0 and {piece.path for piece in found.pieces} == alone
+    assert main(["clean", str(one.dir)]) == 0 and "other runs use them" not in capsys.readouterr().out
+    finished(tmp_path, "two")
+    assert cleaning.look(one.dir).pieces == (), "once it also ran with this store, it is"
+    assert cleaning.look(one.dir).shared > 3
+
+
+def test_runs_moved_together_with_their_store_are_still_its_users(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        finished(tmp_path / "old", name)
+    (tmp_path / "old").rename(tmp_path / "new")
+    one, two = (tmp_path / "new" / name for name in ("one", "two"))
+    assert set(Store(tmp_path / "new" / ".store").users()) == {one.resolve(), two.resolve()}
+
+
 def test_a_run_that_has_not_ended_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = finished(tmp_path)
     with lock(run.dir), pytest.raises(RunStopped, match="in use"):

@@ -2,6 +2,7 @@
 
 A run's policy, report and logs lie in its own directory; everything in the store only spares the work of making it
 again. So all of a run's artifacts may go but the final policy's, and but those that another run in the same store uses.
+A run beside it that took its artifacts from another store uses none of them.
 """
 
 from __future__ import annotations

@@ -65,10 +65,19 @@ class Store:
             write_text(note, place + "\n")
 
     def users(self) -> list[Path]:
-        """Run directories that take artifacts from here: those noted, and those beside the store."""
+        """Run directories that take artifacts from here: those noted and those beside the store, but for those whose
+        journal says that they have only ever used other stores."""
         noted = [Path(note.read_text().strip()) for note in sorted((self.root / "runs").glob("*")) if note.is_file()]
         near = [p.parent for deep in ("*/journal.jsonl", "*/*/journal.jsonl") for p in self.root.parent.glob(deep)]
-        return [p for p in dict.fromkeys(q.resolve() for q in (*noted, *near)) if p.is_dir()]
+        return [p for p in dict.fromkeys(q.resolve() for q in (*noted, *near)) if p.is_dir() and self._serves(p)]
+
+    def _serves(self, run_dir: Path) -> bool:
+        """Whether a run's journal names this store, or none; or one that is gone, where this may be it, moved here
+        together with its runs."""
+        rows = [row for row in read_jsonl(run_dir / "journal.jsonl") if isinstance(row, dict)]
+        said = {Path(str(row["store"])).resolve() for row in rows if row.get("verb") == "run" and row.get("store")}
+        here = self.root.resolve()
+        return not said or any(at == here or (at.name == here.name and not at.exists()) for at in said)
 
     def commit(self, key: str, work: Path, **about: Any) -> Path:
         """Turn a finished work folder into the artifact of this key: checksums, flush, one rename."""

@@ -13,8 +13,9 @@ import pytest
 from prefine.binding.held_out import held_out, place
 from prefine.binding.rehearsal import rehearse, wanted
 from prefine.binding.roles import InRole
-from prefine.catalogue import System
+from prefine.catalogue import System, find
 from prefine.errors import InputError
+from prefine.options import of_function
 from prefine.slate import Candidate, Feedback, Slate, scores, table
 
 PROMPTS = [Slate(f"prompt {i}") for i in range(300)]
@@ -113,6 +114,14 @@ def test_a_recipes_own_checks_speak_before_anything_runs() -> None:
 def test_optional_inputs_are_wanted_when_the_recipe_refuses_to_go_without() -> None:
     assert wanted(PICKY, {"mode": "online"}, OPTIONAL) == frozenset()
     assert wanted(PICKY, {"mode": "hybrid"}, OPTIONAL) == OPTIONAL
+
+
+def test_what_a_teacher_answers_takes_the_place_of_demos() -> None:
+    system = find("pu-rl-distill")
+    options = {name: option.default for name, option in of_function(system.recipe).items()}
+    optional = frozenset({"demos", "prompts"})
+    assert wanted(system, options, optional) == {"demos"}
+    assert wanted(system, {**options, "teacher": "DIR"}, optional) == {"prompts"}
 
 
 def test_what_only_a_real_run_can_say_is_left_to_it() -> None:

@@ -147,6 +147,20 @@ def test_a_loop_with_a_judge(good: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert "reward" in shown and "win rate" in shown and str(out / "report.html") in shown
 
 
+def test_a_teacher_answers_the_prompts_in_place_of_data(
+    good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, model = tmp_path / "run", str(good / "model")
+    words = ["--model", model, "--prompts", str(good / "prompts.jsonl"), "--out", str(out), *QUICK]
+    assert main(["run", "pu-rl-distill", *words]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "needs demos" in said and "--prompts FILE and --teacher DIR" in said and "--world" in said
+    ran(capsys, "pu-rl-distill", *words, "--teacher", model, "--evaluation", "words", "--rounds", "1", "--n", "2")
+    assert yaml.safe_load((out / "run.yaml").read_text())["options"]["teacher"] == model
+    spoken = [e for e in read_jsonl(out / "journal.jsonl") if e.get("role") == "teacher" and e["event"] == "done"]
+    assert len(spoken) == 1
+
+
 def test_a_reward_model_becomes_a_judge(good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     judge = tmp_path / "judge"
     ran(capsys, "reward-model", *own(good, judge), "--epochs", "3")

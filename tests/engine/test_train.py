@@ -539,7 +539,7 @@ def test_what_cannot_be_trained_says_why() -> None:
         "responses where the contrasts have", pairs, per_contrast, references={"reference": [r[:1] for r in reference]}
     )
     points = [point(c.slate, 0, good=True) for c in pairs]
-    refuse("needs pairs", points, _pairs_only)
+    refuse("needs pairs(.|\n)*extremes and all-pairs make pairs", points, _pairs_only)
     refuse(
         "needs the value 'weight'",
         [pair(c.slate, 0, 1) for c in pairs],

@@ -130,12 +130,31 @@ def test_a_database_from_a_file(tmp_path: Path) -> None:
     judge = judging.find(f"citations:{file}")
     said = Slate("?", (Candidate("Under Article 3 of the Sales Act, goods may be returned."), Candidate("No.")))
     assert judge([said])[0]["score"].values == (1.0, 0.0)
-    for text in ("", '{"law": "x"}', "nonsense"):
-        file.write_text(text)
-        with pytest.raises(InputError, match="statute"):
-            read_statutes(file)
+    file.write_text("\n")
+    with pytest.raises(InputError, match="statute database is empty"):
+        read_statutes(file)
     with pytest.raises(InputError, match="no statute database"):
         read_statutes(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b'{"law": "Sales Act", "content": "x"}', 'it has no "article"'),
+        (b'{"article": "1", "content": "x"}', 'it has no "law"'),
+        (b'{"law": "S", "article": 1, "content": null}', 'it has no "content"'),
+        (b'{"law": "S", "article": [1], "content": "x"}', 'its "article" is no text: [1]'),
+        (b"[1, 2]", "[1, 2] is no object"),
+        (b"nonsense", "it is no JSON (Expecting value"),
+        (b'{"law": "\xff"}', "it is not written in UTF-8"),
+    ],
+)
+def test_a_line_that_is_no_statute_is_named_with_what_it_lacks(tmp_path: Path, line: bytes, said: str) -> None:
+    file = tmp_path / "laws.jsonl"
+    file.write_bytes(b'{"law": "S", "article": "1", "content": "x"}\n\n' + line + b"\n")
+    with pytest.raises(InputError) as error:
+        judging.find(f"citations:{file}")
+    assert error.value.message.startswith(f"{file}:3: this is not a statute: {said}")
 
 
 def test_the_graded_metrics_ask_from_0_to_10_and_show_the_laws_to_the_judge_alone() -> None:

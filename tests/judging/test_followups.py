@@ -172,12 +172,38 @@ def test_by_name_and_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "own.json"
     file.write_text(json.dumps({"tone": {"positive": ["Nice."], "negative": ["Rude."]}}))
     assert utterances(str(file)) == (Utterances("tone", ("Nice.",), ("Rude.",)),)
-    for text in ("[]", '{"tone": {"positive": ["Nice."]}}', '{"tone": {"positive": [], "negative": ["Rude."]}}', "{"):
-        file.write_text(text)
-        with pytest.raises(InputError, match="follow-up"):
-            utterances(str(file))
     with pytest.raises(InputError, match="read="):
         follow_ups(read="last")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"[]", "the file is no object of kinds"),
+        (b"{}", "the file is no object of kinds, or an empty one"),
+        (b'{"tone": ["Nice."]}', '"tone" is no object with "positive" and "negative": [\'Nice.\']'),
+        (b'{"tone": {"positive": ["Nice."]}}', '"tone" has no "negative"'),
+        (b'{"tone": {"positive": "Nice.", "negative": ["Rude."]}}', '"positive" of "tone" must be a list of texts'),
+        (b'{"tone": {"positive": [], "negative": ["Rude."]}}', '"positive" of "tone" must be a list of texts'),
+        (b'{"tone": {"positive": ["Nice."], "negative": [""]}}', '"negative" of "tone" must be a list of texts'),
+        (b'{"tone": {"positive": ["Nice."], "negative": [5]}}', '"negative" of "tone" must be a list of texts'),
+        (b'{"tone": "\xff"}', "it is not written in UTF-8"),
+    ],
+)
+def test_a_file_of_follow_ups_is_told_what_is_wrong_in_it(tmp_path: Path, text: bytes, said: str) -> None:
+    file = tmp_path / "own.json"
+    file.write_bytes(text)
+    with pytest.raises(InputError) as error:
+        utterances(str(file))
+    assert error.value.message.startswith(f"{file}: these are not follow-ups: {said}")
+
+
+def test_a_file_of_follow_ups_that_is_no_json_is_told_the_line(tmp_path: Path) -> None:
+    file = tmp_path / "own.json"
+    file.write_text('{"tone":\n {"positive" ["Nice."]}}')
+    with pytest.raises(InputError) as error:
+        utterances(str(file))
+    assert error.value.message.startswith(f"{file}:2: these are not follow-ups: it is no JSON (Expecting ':'")
 
 
 def test_without_a_model_it_is_the_policys_own() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 import runpy
 from collections.abc import Sequence
 from itertools import combinations
@@ -284,8 +285,11 @@ def test_borda_keeps_the_most_open_prompt_with_its_best_response_and_a_rival() -
     (kept,) = Borda(selecting.Budget.read(1), beta=1.0)([shut, wide], RNG)
     assert kept.prompt == "wide" and kept.candidates[0].text == "wide1"
     assert kept.candidates[1].origin["role"] == "reference"
-    with pytest.raises(InputError, match="0 of the reference"):
+    with pytest.raises(InputError, match="0 of the reference") as error:
         Borda(selecting.Budget.read(1))([bounded("x", [0, 1], [1, 1], [0, 0])], RNG)
+    remedy = error.value.remedy
+    named = re.search(r"\((.*?)\)", remedy)
+    assert named and set(named[1].split(", ")) <= set(selecting.FACTORIES) and "prefine run ae-dpo" in remedy
 
 
 # --- what is seen of models -----------------------------------------------------------------------------------

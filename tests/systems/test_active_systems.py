@@ -14,6 +14,7 @@ from prefine.artifacts import PolicyHandle, contrasts_at
 from prefine.curating.elliptical import maximum_likelihood
 from prefine.engine.settings import TrainSettings
 from prefine.errors import InputError
+from prefine.judging.base import Compared
 from prefine.run import Run
 from prefine.selecting.dueling import KernelRidge, play, rbf
 from prefine.selecting.margins import surprises
@@ -217,8 +218,38 @@ def test_apl_grows_by_steps_and_asks_exactly_as_many(tmp_path: Path, mode: str) 
         epochs=1, temperature=1.0,
     )  # type: ignore[arg-type]  # fmt: skip
     lessons = [row["figures"]["contrasts"] for row in journal(run, "train")]
-    assert lessons[1:] == [8, 10] and lessons[0] <= 4  # what twins cost one stage, the next makes up for
+    assert lessons == [4, 8, 10]  # prompts without a pair are replaced
     assert run.labels == 10
+
+
+@pytest.mark.parametrize("mode", ["entropy", "hybrid", "random"])
+def test_apl_draws_more_prompts_where_the_samples_of_some_are_twins(tmp_path: Path, mode: str) -> None:
+    two = LinearPool(prompts=60, actions=2, dimensions=3)  # half of all pairs of samples, at first, are one text twice
+    run, start = begun(tmp_path, two)
+    prompts, factor = run.slates(two.bare()), 1 if mode == "random" else 6
+    apl(run, start, prompts, two.oracle(), mode=mode, labels=8, step=4, factor=factor, samples=2, among=2, epochs=1)  # type: ignore[arg-type]
+    assert [row["figures"]["contrasts"] for row in journal(run, "train")] == [4, 8] and run.labels == 8
+    assert any(row["label"] == "prompts in place of those without a pair" for row in journal(run, "select")), (
+        "twins gave way"
+    )
+    assert not any("short" in row for row in read_jsonl(run.dir / "notes.jsonl"))
+
+
+def test_apl_says_how_many_pairs_a_stage_is_short_of_and_which_labels_were_ties(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = LinearPool(prompts=60, actions=2, dimensions=3)
+    run, start = begun(tmp_path, two)
+    said: list[str] = []
+    monkeypatch.setattr(run.progress, "say", said.append)
+    undecided = Compared(lambda s: [[0.5, 0.5 + (won := int(str(s.prompt)[1:]) % 2 / 2)], [0.5 - won, 0.5]])
+    options = {"labels": 60, "step": 60, "factor": 1, "samples": 2, "among": 2, "epochs": 1}
+    apl(run, start, run.slates(two.bare()), undecided, mode="hybrid", **options)  # type: ignore[arg-type]
+    (note,) = read_jsonl(run.dir / "notes.jsonl")
+    (lessons,) = [row["figures"]["contrasts"] for row in journal(run, "train")]
+    assert note["short"] == 60 - run.labels > 0 and note["ties"] == run.labels - lessons > 0
+    assert [line.split()[0] for line in said] == [str(note["short"]), str(note["ties"])]
+    assert "samples are all alike" in said[0] and "ties" in said[1]
 
 
 def test_apl_may_ask_about_every_prompt_and_about_no_more(tmp_path: Path) -> None:

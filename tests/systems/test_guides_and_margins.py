@@ -122,7 +122,7 @@ def test_reward_aware_from_scored_pairs_and_from_own_responses(bandit) -> None: 
     assert offline.key == want.key
     with pytest.raises(InputError, match="sampled and judged"):
         rpo_reward_aware(run, start, pairs, mode="online")
-    prompts = run.slates(Slate(n, meta={"id": f"{n}{i}"}) for n in "xyz" for i in range(8))
+    prompts = run.slates(Slate(n, meta={"id": f"{n}{i}"}) for n in "xyz" for i in range(24))
     judge = Scored(lambda slate: [float("abcd".index(c.text)) for c in slate.candidates])
     online = rpo_reward_aware(run, start, pairs, prompts, judge, mode="online", rounds=2, beta=0.5)
     reward = np.tile(np.arange(4.0), (3, 1))

@@ -119,6 +119,8 @@ def test_a_teacher_is_sampled_once_a_prompt(tmp_path: Path) -> None:
     assert [r["figures"]["candidates"] for r in spoken] == [6]
     with pytest.raises(InputError, match="no answers of a teacher"):
         pu_rl_distill(run, policy, evaluation="words")
+    with pytest.raises(InputError, match="nothing to answer"):
+        pu_rl_distill(run, policy, demos(run), teacher=str(tmp_path / "teacher"), evaluation="words")
 
 
 # -- two judges in one model

@@ -56,7 +56,7 @@ class Written:
         return Thing(f"slates of {policy.name}")
 
     def judge(self, slates: Thing, judge: Any, **options: Any) -> Thing:
-        self._note("judge", slates=slates.name, judge=judge)
+        self._note("judge", slates=slates.name, judge=judge, **options)
         return Thing(f"judged {slates.name}")
 
     def curate(self, slates: Any, curator: Any, **options: Any) -> Thing:
@@ -165,6 +165,7 @@ def test_dice_scores_with_a_reference_that_lags_one_round() -> None:
     assert next((c["policy"], c["reference"], c["on"]) for c in run.of("train")) == ("M0", "M0", "human pairs")
     judges = [(c["judge"].policy.name, c["judge"].reference.name) for c in run.of("judge")]
     assert judges == [("M1", "M0"), ("M2", "M1")]
+    assert {c["role"] for c in run.of("judge")} == {"view"}, "its own view is nobody's label"
     assert [(c["policy"], c["reference"]) for c in run.of("train")][1:] == [("M1", "M1"), ("M2", "M2")]
     assert [c["prompts"] for c in run.of("sample")] == ["X", "X"]
     assert all(c["curator"].gamma == 0.5 and c["curator"].offline.name == "human pairs" for c in run.of("curate"))
@@ -194,6 +195,8 @@ def test_temporal_self_rewarding_has_past_present_and_future() -> None:
         ("M2", "current"), ("M0", "past"), ("M3", "future"),
     ]  # fmt: skip
     assert [c["judge"].speaker for c in run.of("judge")] == ["M0", "M0", "M2", "M2"]  # M_i judges everything
+    assert {c["role"] for c in run.of("judge")} == {"view"}, "and asks nobody"
+    assert {c["role"] for c in go("temporal-sr", X, J).of("judge")} == {"annotator"}
     assert [(c["policy"], c["reference"]) for c in run.of("train")] == [
         ("M0", "M0"), ("M0", "M0"), ("M2", "M2"), ("M2", "M2"),
     ]  # fmt: skip

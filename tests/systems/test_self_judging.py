@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,6 +101,33 @@ def test_003_start_is_the_reference_in_every_round_and_the_judges_stay(
     scorers, doubts = judges[1::2], judges[2::2]
     assert scorers[0] == scorers[1] and doubts[0] == doubts[1] and doubts[0].model != scorers[0].model
     assert 0 <= read_jsonl(run.dir / "notes.jsonl")[-1]["agreed"] <= 1
+    assert run.labels == 12, "those of the pairs: what models fitted on them say is nobody's label"
+
+
+@pytest.mark.parametrize("asked", ["self:yes", "length"])
+def test_003_002_a_judge_that_is_the_policy_is_the_policy_of_the_moment_and_asks_nobody(
+    run: Run, base: Path, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    rows = [Slate(s.prompt, (Candidate(" kilo"), Candidate(" echo kelo")), meta=s.meta) for s in prompts(run, 4)]
+    pairs = run.curate(run.judge(run.slates(rows), judging.find("length")), curating.extremes("score"))
+    start, given = run.policy(base), judging.find(asked)
+    judged: list[tuple[Any, str]] = []
+    sampled: list[Any] = []
+    judge, sample = Run.judge, Run.sample
+    monkeypatch.setattr(
+        Run, "judge", lambda self, s, j, **k: (judged.append((j, k.get("role", ""))), judge(self, s, j, **k))[1]
+    )
+    monkeypatch.setattr(Run, "sample", lambda self, p, s, **k: (sampled.append(p), sample(self, p, s, **k))[1])
+    recipes: list[tuple[Any, dict[str, Any]]] = [(upo, {"n": 3, "passes": 2, "share": 1.0}), (evolve, {"turns": 2})]
+    for recipe, options in recipes:
+        judged.clear(), sampled.clear()
+        before, own = run.labels, asked == "self:yes"
+        recipe(run, start, prompts(run, 8), pairs, given, rounds=2, **options)
+        scored = [(j, role) for j, role in judged if not isinstance(j, judging.DropoutJudge)]
+        speakers = list(dict.fromkeys(sampled))[:2]
+        assert [role for _, role in scored] == ["view" if own else "annotator"] * 2
+        assert [getattr(j, "model", None) for j, _ in scored] == (speakers if own else [None] * 2)
+        assert (run.labels == before) == own
 
 
 # -- 140 Selfie, SPA

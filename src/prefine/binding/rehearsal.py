@@ -84,13 +84,14 @@ def wanted(system: System, options: Mapping[str, Any], optional: frozenset[str])
     """The optional inputs that these options ask for: those the recipe refuses to go without, one by one, or, where
     any of them would do, all."""
     rehearse(system, options)
-    needed = frozenset(name for name in optional if _refuses(system, options, frozenset({name})))
-    return needed or (optional if optional and _refuses(system, options, optional) else frozenset())
+    needed = frozenset(name for name in optional if refusal(system, options, frozenset({name})) is not None)
+    return needed or (optional if optional and refusal(system, options, optional) is not None else frozenset())
 
 
-def _refuses(system: System, options: Mapping[str, Any], without: frozenset[str]) -> bool:
+def refusal(system: System, options: Mapping[str, Any], without: frozenset[str]) -> str | None:
+    """The remedy that the recipe gives where it refuses to go without these inputs, None where it goes."""
     try:
         rehearse(system, options, without=without)
-    except InputError:
-        return True
-    return False
+    except InputError as error:
+        return error.remedy
+    return None

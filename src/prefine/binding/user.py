@@ -15,7 +15,7 @@ from prefine import formats, judging
 from prefine.artifacts import PolicyHandle, Slates
 from prefine.binding.held_out import held_out, place
 from prefine.binding.model import check_model, window_of
-from prefine.binding.rehearsal import rehearse
+from prefine.binding.rehearsal import refusal, rehearse
 from prefine.binding.roles import InRole
 from prefine.catalogue import INPUTS, System, systems
 from prefine.config import Inputs, RunConfig
@@ -65,9 +65,11 @@ class UserSource:
             needed.remove("prompts")
         if needed:
             flags = " and ".join(dict.fromkeys(f"--{WHERE[name]}" for name in needed))
+            own = (refusal(system, options, frozenset(needed)) or "") if set(needed) <= set(system.optional) else ""
+            give = f"{own};" if "--" in own else f"give {flags},"
             raise InputError(
                 f"{system.key} needs {needed[0]} ({INPUTS[needed[0]]})",
-                remedy=f"give {flags}, or run on an embedded world: prefine run {system.key} --world {system.world}",
+                remedy=f"{give} or run on an embedded world: prefine run {system.key} --world {system.world}",
             )
         check_model(str(self.given.model), trust_remote_code=self.config.trust_remote_code)
         for name in names:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from prefine.curating.reading import column, tokens
 from prefine.curating.tags import place
+from prefine.judging.thoughts import Form, form_of
 from prefine.registry import between
 from prefine.slate import Candidate, Contrast, Slate, pair
-
-if TYPE_CHECKING:
-    from prefine.judging.thoughts import Form
 
 REFLECTION = "\nWait, something is wrong here. Once more from the beginning.\n"
 """What stands between a wrong attempt and a right one."""
@@ -93,8 +90,6 @@ def verifier_guided(
     these out). Without a sound response there is no pair. Where the reader could not say whether a right response is
     consistent it is neither chosen nor rejected.
     """
-    from prefine.judging.thoughts import form_of
-
     between(0, 1.0000001, right=right, repeated=repeated)
     return VerifierGuided(form_of(form) if isinstance(form, str) else form, right, repeated, reflection)
 

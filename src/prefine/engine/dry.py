@@ -53,7 +53,9 @@ def unfit(error: Exception) -> InputError:
     said = error.args[0] if error.args else error
     return InputError(
         f"the objective cannot learn from these contrasts: {said}",
-        remedy="curate contrasts of the form it needs (pairs, labels, lists, values), or choose another objective",
+        remedy="give it the form it needs, or choose another objective; where --curator can be set, extremes and "
+        "all-pairs make pairs, labelled and points single responses with labels, ranked lists, win-rates pairs with "
+        "values",
     )
 
 

@@ -50,6 +50,13 @@ def spoken_by(judge: Judge, policy: PolicyHandle) -> Judge:
     return bound
 
 
+def asked_as(judge: Judge, policy: PolicyHandle) -> str:
+    """The ``role`` of its judgements in ``run.judge``: a "view" where the policy itself speaks (its own opinion is
+    nobody's label), else "annotator"."""
+    bound = spoken_by(judge, policy)
+    return "annotator" if bound is judge or bound == judge else "view"
+
+
 def compares(judge: object) -> bool:
     """Whether it only compares responses with each other, so that it has nothing to say of one alone."""
     inner = getattr(judge, "judge", None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -95,16 +96,36 @@ def read_statutes(path: Path | str) -> tuple[Statute, ...]:
     if not file.is_file():
         raise InputError(f"there is no statute database {file}", remedy=remedy, file=file)
     found = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            row = json.loads(line) if line.strip() else None
-            if row is not None:
-                found.append(Statute(str(row.get("law", row.get("name"))), str(row["article"]), str(row["content"])))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"line {number} is not a statute: {error!r}", remedy=remedy, file=file) from error
+    for number, line in enumerate(file.read_bytes().split(b"\n"), 1):
+        if line.strip():
+            try:
+                found.append(_statute(json.loads(line)))
+            except ValueError as error:
+                said = f"this is not a statute: {_why(error)}"
+                raise InputError(said, remedy=remedy, file=file, line=number) from error
     if not found:
         raise InputError("this statute database is empty", remedy=remedy, file=file)
     return tuple(found)
+
+
+def _statute(row: Any) -> Statute:
+    """The statute of one row; a ValueError says what the row lacks."""
+    if not isinstance(row, Mapping):
+        raise ValueError(f"{reprlib.repr(row)} is no object")
+    given = {**row, "law": row.get("law", row.get("name"))}
+    for key in ("law", "article", "content"):
+        if given.get(key) is None:
+            raise ValueError(f'it has no "{key}"')
+        if isinstance(given[key], bool) or not isinstance(given[key], str | int | float):
+            raise ValueError(f'its "{key}" is no text: {reprlib.repr(given[key])}')
+    return Statute(str(given["law"]), str(given["article"]), str(given["content"]))
+
+
+def _why(error: ValueError) -> str:
+    """In a user's words."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not written in UTF-8"
+    return f"it is no JSON ({error})" if isinstance(error, json.JSONDecodeError) else str(error)
 
 
 RELEVANCE = """Grade from 0 to 10 how relevant the statutes cited in the answer are to the problem. 10: exactly the

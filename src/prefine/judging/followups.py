@@ -12,6 +12,7 @@ nothing. A dialogue that does not fit in the model's window loses its beginning.
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -179,15 +180,31 @@ def _read(path: Path) -> tuple[Utterances, ...]:
     if not path.is_file():
         raise InputError(f"there is no file {path}", remedy=remedy, file=path)
     try:
-        sets = tuple(
-            Utterances(name, tuple(map(str, both["positive"])), tuple(map(str, both["negative"])))
-            for name, both in json.loads(path.read_text(encoding="utf-8")).items()
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"these are not follow-ups: {error!r}", remedy=remedy, file=path) from error
-    if not sets or any(not s.positive or not s.negative or not all((*s.positive, *s.negative)) for s in sets):
-        raise InputError("every kind of follow-up needs both sides, without empty texts", remedy=remedy, file=path)
-    return sets
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, Mapping) or not found:
+            raise ValueError("the file is no object of kinds, or an empty one")
+        return tuple(Utterances(name, *(_side(name, both, key) for key in SIDES)) for name, both in found.items())
+    except ValueError as error:
+        line = error.lineno if isinstance(error, json.JSONDecodeError) else None
+        why = f"it is no JSON ({error})" if line else str(error)
+        if isinstance(error, UnicodeDecodeError):
+            why = "it is not written in UTF-8"
+        raise InputError(f"these are not follow-ups: {why}", remedy=remedy, file=path, line=line) from error
+
+
+SIDES = ("positive", "negative")
+
+
+def _side(kind: str, both: Any, key: str) -> tuple[str, ...]:
+    """The texts of one side of a kind; a ValueError says what is wrong with them."""
+    if not isinstance(both, Mapping):
+        raise ValueError(f'"{kind}" is no object with "positive" and "negative": {reprlib.repr(both)}')
+    if key not in both:
+        raise ValueError(f'"{kind}" has no "{key}"')
+    texts = both[key]
+    if not isinstance(texts, list) or not texts or not all(isinstance(t, str) and t for t in texts):
+        raise ValueError(f'"{key}" of "{kind}" must be a list of texts, none of them empty: {reprlib.repr(texts)}')
+    return tuple(texts)
 
 
 def follow_ups(

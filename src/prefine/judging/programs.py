@@ -7,6 +7,7 @@ perhaps ``setup``, what comes before. Programs that nobody has read see no netwo
 
 from __future__ import annotations
 
+import ast
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -83,8 +84,8 @@ def program_of(response: str) -> str | None:
     if blocks:
         return str(blocks[-1]) if blocks[-1].strip() else None
     try:
-        compile(response, "<response>", "exec")
-    except (SyntaxError, ValueError):
+        ast.parse(response)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # what is nested too deep is no program either
         return None
     return response if response.strip() else None
 

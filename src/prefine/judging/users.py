@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import math
+import reprlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from prefine.errors import InputError
-from prefine.judging.base import Judge, Scored
+from prefine.errors import InputError, PrefineError
+from prefine.judging.base import Judge, spoken_by
 from prefine.slate import Feedback, Slate, prompt_text, scores
 
 Columns = Mapping[str, Feedback]
@@ -37,26 +38,94 @@ class EachResponse:
         return [{self.name: scores([self._score(slate, i) for i in range(len(slate))])} for slate in slates]
 
     def _score(self, slate: Slate, index: int) -> float | None:
-        try:
-            given = self.function(prompt_text(slate.prompt_of(index)), slate.response(index))
-        except (InputError, MemoryError):
-            raise
-        except Exception as error:
-            raise InputError(
-                f"the judge function {self.function.__name__!r} failed: {type(error).__name__}: {error}",
-                remedy="try it on a prompt and a response of yours; --debug shows where it failed",
-            ) from error
+        given = _called(self.function, prompt_text(slate.prompt_of(index)), slate.response(index))
         if given is None:
             return None
         if not isinstance(given, int | float) or not math.isfinite(given):
-            raise InputError(
-                f"the judge function {self.function.__name__!r} gave {given!r}",
-                remedy="return a finite number, or None to abstain",
-            )
+            raise _gave(self.function, given, "a finite number, or None to abstain")
         return float(given)
 
 
-FORMS: Mapping[int, Callable[[Any], Judge]] = {1: Scored, 2: EachResponse}
+@dataclass(frozen=True)
+class EachSlate:
+    """A judge from a function of one slate."""
+
+    function: Callable[[Slate], Sequence[float | None]]
+    name: str = "score"
+
+    def __call__(self, slates: Sequence[Slate]) -> list[Columns]:
+        return [{self.name: self._scores(slate)} for slate in slates]
+
+    def _scores(self, slate: Slate) -> Feedback:
+        given = _called(self.function, slate)
+        try:
+            column = scores(given)
+        except (TypeError, ValueError):
+            column = None
+        right = column is not None and len(column.values) == len(slate)
+        if column is None or not right or not all(v is None or math.isfinite(v) for v in column.values):
+            what = f"a list of one finite number, or None to abstain, for each of the {len(slate)} candidates"
+            raise _gave(self.function, given, what)
+        return column
+
+
+@dataclass(frozen=True)
+class EverySlate:
+    """A judge that is whole as its user wrote it."""
+
+    judge: Judge
+
+    @property
+    def __name__(self) -> str:
+        return _name(self.judge)
+
+    @property
+    def reads(self) -> str:
+        """The column of the prompt's row that it checks against, where it says so."""
+        return str(getattr(self.judge, "reads", "answer"))
+
+    def spoken_by(self, policy: Any) -> EverySlate:
+        """For judges that are the policy itself."""
+        return EverySlate(spoken_by(self.judge, policy))
+
+    def __call__(self, slates: Sequence[Slate]) -> list[Columns]:
+        given = _called(self.judge, slates)
+        right = isinstance(given, Sequence) and len(given) == len(slates)
+        if not right or not all(isinstance(c, Mapping) and _feedback(c) for c in given):
+            raise _gave(self.judge, given, f"a list of one {{column: Feedback}} for each of the {len(slates)} slates")
+        return list(given)
+
+
+def _feedback(columns: Columns) -> bool:
+    return all(isinstance(column, Feedback) for column in columns.values())
+
+
+def _called(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a user's function gives; whatever goes wrong in it is said to be its own."""
+    try:
+        return function(*arguments)
+    except (PrefineError, MemoryError):
+        raise
+    except Exception as error:
+        what = TRIED.get(type(arguments[0]), "slates")
+        raise InputError(
+            f"the judge function {_name(function)!r} failed: {type(error).__name__}: {error}",
+            remedy=f"try it on {what} of yours; --debug shows where it failed",
+        ) from error
+
+
+TRIED: Mapping[type, str] = {str: "a prompt and a response", Slate: "a slate"}
+
+
+def _gave(function: Callable[..., Any], given: Any, wanted: str) -> InputError:
+    return InputError(f"the judge function {_name(function)!r} gave {reprlib.repr(given)}", remedy=f"return {wanted}")
+
+
+def _name(function: Any) -> str:
+    return str(getattr(function, "__name__", None) or type(function).__name__)
+
+
+FORMS: Mapping[int, Callable[[Any], Judge]] = {1: EachSlate, 2: EachResponse}
 
 
 def user_judge(where: str) -> Judge:
@@ -71,8 +140,7 @@ def user_judge(where: str) -> Judge:
         raise InputError(f"{place} has no function {name!r}", remedy=f"its functions are: {', '.join(there) or 'none'}")
     wanted = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
     if [p.name for p in wanted] == ["slates"]:
-        whole: Judge = function
-        return whole
+        return EverySlate(function)
     if len(wanted) not in FORMS:
         raise InputError(
             f"{name} in {place} takes {len(wanted)} arguments",

@@ -123,7 +123,8 @@ def sides(slate: Slate, rivals: str) -> tuple[list[int], list[int]]:
     if not own or not others:
         raise InputError(
             f"slate {slate.id!r} has {len(own)} samples of the policy and {len(others)} of the reference",
-            remedy=f'sample from both, the reference with role="{rivals}"',
+            remedy="choose a selector that needs none (upper-confidence, uncertain), or `prefine run ae-dpo --feedback "
+            f'online`, which samples from both; in a recipe: run.sample(reference, slates, role="{rivals}")',
         )
     return own, others
 

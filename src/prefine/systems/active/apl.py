@@ -12,13 +12,18 @@ mean log-likelihood instead and keeps those with the lowest entropy).
 
 Roles: the start is reference throughout, and what every training begins from; the policy of the stage before speaks
 (offline: the start) and ranks; the judge labels. In the first stage all margins are zero, so pairs are drawn at random.
-Ties leave fewer lessons than labels: they cost their label, and the paper's replacement of them is not made.
+
+Ties are not replaced, other than in the paper: they cost their label and leave no lesson, so that no more is asked than
+``labels``. Where samples are all one text there is nothing to ask, and other prompts are drawn (with entropy the next
+highest of those looked at); a stage that is short of pairs all the same says so, and the next makes up for it.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import Any, Literal
 
@@ -63,8 +68,8 @@ def apl(
     of what the policy is sure of is right: labels then confirm (try small-margin).
 
     mode: how pairs are found; hybrid takes high-entropy prompts and of each the surest pair ``among`` so many samples.
-    labels: pairs labelled in all, ``step`` of them a stage. factor: prompts looked at for one label. samples: for the
-    entropy of a prompt. offline: responses always come from the start.
+    labels: pairs asked about in all, ``step`` of them a stage; ties count and are not replaced. factor: prompts looked
+    at for one label. samples: for the entropy of a prompt. offline: responses always come from the start.
     """
     at_least(1, labels=labels, step=step, factor=factor)
     at_least(2, samples=samples, among=among)
@@ -74,24 +79,59 @@ def apl(
             remedy=f"give labels={len(prompts)} at most, or bring more prompts",
         )
     acquire, start, pool, labelled, spent = one_of("mode", mode, MODES), policy, prompts, None, 0
+    n = among if acquire.several else 2
     for t in run.rounds(stages := -(-labels // step)):
         speaker, need = start if offline else policy, min((t + 1) * step, labels) - spent
-        rows = run.select(pool, selecting.at_random(need * factor), label="prompts to look at")
+        look, draw = partial(any_of, run, factor), partial(run.sample, speaker, n=n, temperature=temperature)
         if acquire.open_prompts:
-            many = run.sample(speaker, rows, n=samples, temperature=1.0)
-            rows = run.bare(selecting.chosen(run, many, selecting.entropy(need), policy, start))
-        drawn = run.sample(speaker, rows, n=among if acquire.several else 2, temperature=temperature)
+            many = run.sample(speaker, look(pool, need), n=samples, temperature=1.0)
+            drawn = enough(run, many, need, partial(of_open, run, policy), lambda rows: draw(run.bare(rows)))  # noqa: B023 (at once)
+        else:
+            drawn = enough(run, pool, need, look, draw)
         asked = selecting.chosen(run, drawn, acquire.pairs(need), policy, start)
         judged = run.judge(asked, spoken_by(preference, policy))
         seen = run.judge(judged, implicit_reward(policy, start, name="sure"), role="view")
-        run.note(labels=run.labels, **selecting.surprises(seen, "sure"))
         found = run.curate(judged, curating.win_rate_pairs())
+        missing = {k: v for k, v in {"short": need - len(asked), "ties": len(asked) - len(found)}.items() if v}
+        run.note(labels=run.labels, **missing, **selecting.surprises(seen, "sure"))
+        for kind, count in missing.items():
+            run.progress.say(f"{count} {SAID[kind]}")
         labelled, spent = found if labelled is None else run.join(labelled, found), spent + len(asked)
         if t + 1 < stages:
             pool = run.select((pool, run.bare(asked)), selecting.Remaining(), label="prompts that are left")
         policy = run.train(start, labelled, objective=objectives.dpo(beta), epochs=epochs)
         run.watch(policy)
     return policy
+
+
+SAID: Mapping[str, str] = {
+    "short": "pairs fewer than this stage should ask about: too many prompts whose samples are all alike",
+    "ties": "pairs came back as ties: they cost their labels and are no lessons",
+}
+
+
+def any_of(run: Run, factor: int, rows: Slates, need: int) -> Slates:
+    return run.select(rows, selecting.at_random(need * factor), label="prompts to look at")
+
+
+def of_open(run: Run, policy: PolicyHandle, rows: Slates, need: int) -> Slates:
+    """Those of the highest entropy."""
+    return selecting.chosen(run, rows, selecting.entropy(need), policy, policy)
+
+
+def enough(
+    run: Run, rows: Slates, need: int, pick: Callable[[Slates, int], Slates], draw: Callable[[Slates], Slates]
+) -> Slates:
+    """Samples of the prompts that are picked, until ``need`` of them have two responses that differ or none is left."""
+    drawn: Slates | None = None
+    while True:
+        best = pick(rows, need)
+        more = draw(best)
+        drawn = more if drawn is None else run.join(drawn, more)
+        need -= sum(1 for _ in selecting.differing(more, random.Random(0)))
+        if need < 1 or len(best) == len(rows):
+            return drawn
+        rows = run.select((rows, best), selecting.Remaining(), label="prompts in place of those without a pair")
 
 
 @dataclass(frozen=True)

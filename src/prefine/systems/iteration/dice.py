@@ -6,7 +6,7 @@ alpha for the whole round makes chosen and rejected equally long on average, mix
 pairs on other prompts, and runs DPO again.
 
 Roles: the scoring pair is (pi_0, SFT) in round 1 and (pi_1, pi_0) in round 2, so the scoring reference lags one
-round; DPO's own reference is the round's start.
+round; DPO's own reference is the round's start. Nobody is asked for a label: the policy's own view is none.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def dice(
     )
     for _ in run.rounds(rounds):
         slates = run.sample(current, prompts, n=n, temperature=temperature, top_p=top_p)
-        judged = run.judge(slates, judging.implicit_reward(current, before))
+        judged = run.judge(slates, judging.implicit_reward(current, before), role="view")
         lessons = run.curate(judged, curating.replay_mix(balanced, pairs, gamma))
         current, before = run.train(current, lessons, objective=objectives.dpo(beta)), current
         run.watch(current)

@@ -8,8 +8,8 @@ One model learns to answer, pi(. | x), and to improve an answer it is shown, pi(
 then rounds: n turns of self-refinement give a slate of answers, a judge's best and worst of it are new pairs for
 stage 2. L_r comes from max E[P(y_2 beats y_1)] - beta KL, whose optimum is pi ~ ref exp(P(y_2 > y_1)/beta) (a test).
 
-Roles: current writes, refines and is trained; the round's start is the reference; the judge scores (without one, the
-last turn is taken to be better than the first).
+Roles: current writes, refines and is trained; the round's start is the reference; the judge, which may be the current
+policy itself, scores (without one, the last turn is taken to be better than the first).
 
 Reconstructed (no release): the closed form, a, beta, and the rule without a judge. The two squares are one pair loss
 under two prompts: (1/2 + beta [h(y_l|y_w) - h(y_w|y_w)])^2 is the pair's own square in the context of y_w.
@@ -28,7 +28,7 @@ from prefine import curating, objectives, sampling
 from prefine.artifacts import Contrasts, PolicyHandle, Slates
 from prefine.catalogue import claim, system
 from prefine.claims import Lab
-from prefine.judging.base import Judge
+from prefine.judging.base import Judge, asked_as, spoken_by
 from prefine.policies.refining import REFINE, Refining
 from prefine.registry import between
 from prefine.run import Run
@@ -84,7 +84,8 @@ def evolve(
         if judge is None:
             found = run.curate(slates, curating.last_over_first)
         else:
-            found = run.curate(run.judge(slates, judge), curating.extremes("score", min_gap=min_gap))
+            judged = run.judge(slates, spoken_by(judge, policy), role=asked_as(judge, policy))
+            found = run.curate(judged, curating.extremes("score", min_gap=min_gap))
         policy = run.train(policy, run.curate(found, both), objective=loss)
         run.watch(policy)
     run.note(**sampling.by_turn(run, policy, turns, template))

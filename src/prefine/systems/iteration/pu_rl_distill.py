@@ -77,11 +77,14 @@ def pu_rl_distill(
     anchor_pairs: with dpo, also the anchor against the worst sample.
     """
     at_least(2, n=n)
-    if teacher and prompts is not None:
+    if teacher:
+        if prompts is None:
+            raise InputError("the teacher has nothing to answer", remedy="give --prompts FILE, or leave out --teacher")
         answers = run.sample(run.policy(teacher), run.bare(prompts), role="teacher")
         demos = run.curate(answers, curating.demonstrated)
     if demos is None:
-        raise InputError("no answers of a teacher were given", remedy="give --data, or --teacher and --prompts")
+        remedy = "give --data FILE with answers of a teacher, or --prompts FILE and --teacher DIR, which answers them"
+        raise InputError("no answers of a teacher were given", remedy=remedy)
     run.note(teacher_answers=len(demos))
     anchored = run.slates(curating.with_anchors(demos), label="anchors")
     student = run.train(policy, demos, objective=objectives.sft(), label="stage 1: imitate the teacher")

@@ -25,7 +25,7 @@ from prefine.artifacts import PolicyHandle, Slates
 from prefine.catalogue import claim, system
 from prefine.claims import Lab
 from prefine.fingerprint import seed_of
-from prefine.judging.base import Judge, Scored, spoken_by
+from prefine.judging.base import Judge, Scored, asked_as, spoken_by
 from prefine.run import Run
 from prefine.slate import Contrast, Slate
 from prefine.store import read_jsonl
@@ -52,7 +52,8 @@ def temporal_sr(
     """Self-rewarding whose pairs stay apart: rejected by the first model, chosen by a model one step ahead.
 
     Use it when iterative training on a judge's best and worst stalls because the pairs become alike. With
-    ``--judge self`` the current model grades by prompt, as in the paper; any other judge works too.
+    ``--judge self`` the current model grades by prompt, as in the paper, which asks nobody for a label; any other
+    judge works too.
 
     past, future: switch either half off, for ablation (both off: plain self-rewarding).
     """
@@ -60,15 +61,16 @@ def temporal_sr(
     dpo = objectives.dpo(beta)
     for t in run.rounds(rounds):
         part, grade = run.slice(prompts, t, rounds), spoken_by(judge, current)
+        role = asked_as(judge, current)
         slates = run.sample(current, part, n=n, temperature=temperature, role="current")
         if past:
             slates = run.sample(start, slates, n=n, temperature=temperature, role="past")
-        judged = run.judge(slates, grade)
+        judged = run.judge(slates, grade, role=role)
         pairs = run.curate(judged, curating.temporal_past())
         ahead = run.train(current, pairs, objective=dpo)
         if future:
             answers = run.sample(ahead, part, n=n, temperature=temperature, role="future")
-            judged = run.combine(judged, run.judge(answers, grade))
+            judged = run.combine(judged, run.judge(answers, grade, role=role))
             pairs = run.curate(judged, curating.temporal_future())
             ahead = run.train(current, pairs, objective=dpo)
         run.note(score_gap=float(np.mean([gap(pair) for pair in pairs])))

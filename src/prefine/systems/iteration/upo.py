@@ -9,7 +9,8 @@ better", both orders as training data). Then in round t:
     D_t = 40% of D0 + an easy draw (weights 1 - I) + 30% of best against worst + 20% of a hard draw (weights I)
     pi_t = DPO(pi_{t-1}; D_t), one pair a prompt
 
-Roles: start (the SFT model) is the DPO reference in every round; current samples; r and E judge and stay frozen.
+Roles: start (the SFT model) is the DPO reference in every round; current samples; r and E judge and stay frozen
+(a judge given instead of r may be the current policy itself). What r and E say is nobody's label.
 
 While the estimator is hardly trained its passes agree on everything, I is nearly 0 and the easy draw nearly uniform;
 what cleans the data then is the vote.
@@ -33,7 +34,7 @@ from prefine.catalogue import claim, system
 from prefine.claims import Lab
 from prefine.curating.uncertain import agreed, cell, easy_and_hard
 from prefine.fingerprint import seed_of
-from prefine.judging.base import Judge, Scored
+from prefine.judging.base import Judge, Scored, asked_as, spoken_by
 from prefine.judging.dropout import BOTH
 from prefine.run import Run
 from prefine.slate import Contrast, Slate
@@ -81,7 +82,9 @@ def upo(
     scorer = judge or judging.reward_model(run.fit(start, pairs))
     doubt = judging.dropout(estimator(run, start, pairs, template), passes, dropout, template)
     for t in run.rounds(rounds):
-        scored = run.judge(run.sample(policy, run.slice(prompts, t, rounds), n=n, temperature=temperature), scorer)
+        drawn = run.sample(policy, run.slice(prompts, t, rounds), n=n, temperature=temperature)
+        role = "view" if judge is None else asked_as(judge, policy)  # a model fitted on the pairs asks nobody
+        scored = run.judge(drawn, spoken_by(scorer, policy), role=role)
         pool = run.curate(scored, curating.ends_pool(share=share))
         doubted = run.judge(pool, doubt, role="view")
         lessons = run.curate((doubted, scored, pairs), curating.second_opinion(offline, wide, hard, rate))
