@@ -7,7 +7,7 @@ from typing import Literal
 from prefine import curating, objectives
 from prefine.artifacts import PolicyHandle, Slates
 from prefine.catalogue import system
-from prefine.judging.base import Judge, spoken_by
+from prefine.judging.base import Judge, asked_as, spoken_by
 from prefine.registry import at_least
 from prefine.run import Run
 
@@ -54,7 +54,7 @@ def grpo(
     draw = curating.rollouts(unfinished=unfinished, fewest=2)
     for t in run.rounds(rounds):
         slates = run.sample(policy, run.slice(prompts, t, rounds), n=n, temperature=temperature)
-        groups = run.curate(run.judge(slates, spoken_by(judge, policy)), draw)
+        groups = run.curate(run.judge(slates, spoken_by(judge, policy), role=asked_as(judge, policy)), draw)
         policy = run.train(
             policy, groups, objective=objective, reference={"reference": start, "old": policy},
             epochs=epochs, schedule="constant", warmup=0.0,

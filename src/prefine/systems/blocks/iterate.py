@@ -8,7 +8,7 @@ from prefine import curating, objectives, selecting
 from prefine.artifacts import PolicyHandle, Slates
 from prefine.catalogue import system
 from prefine.errors import InputError
-from prefine.judging.base import Judge, spoken_by
+from prefine.judging.base import Judge, asked_as, spoken_by
 from prefine.registry import Part, parse
 from prefine.run import Run
 
@@ -53,7 +53,7 @@ def iterate(
     for t in run.rounds(rounds):
         slates = run.sample(policy, run.slice(prompts, t, rounds), n=n, temperature=temperature)
         asked = selecting.chosen(run, slates, worth, policy, before)
-        pairs = run.curate(run.judge(asked, spoken_by(judge, policy)), pick)
+        pairs = run.curate(run.judge(asked, spoken_by(judge, policy), role=asked_as(judge, policy)), pick)
         before = start if reference == "start" else policy
         policy = run.train(policy, pairs, objective=loss, reference=before)
         run.watch(policy)

@@ -8,7 +8,7 @@ from typing import Any
 from prefine import curating, objectives
 from prefine.artifacts import Contrasts, PolicyHandle, Slates
 from prefine.catalogue import system
-from prefine.judging.base import Judge, spoken_by
+from prefine.judging.base import Judge, asked_as, spoken_by
 from prefine.objectives.policy_gradient import OfTokens, TokenRewards, advantage
 from prefine.registry import positive
 from prefine.run import Run
@@ -63,7 +63,7 @@ def ppo(
     start, critic = policy, run.critic(run.policy(value) if value else policy)
     for t in run.rounds(rounds):
         slates = run.sample(policy, run.slice(prompts, t, rounds), n=n, temperature=temperature)
-        drawn = run.curate(run.judge(slates, spoken_by(judge, policy)), draw)
+        drawn = run.curate(run.judge(slates, spoken_by(judge, policy), role=asked_as(judge, policy)), draw)
         policy, critic = how.step(run, policy, critic, start, drawn, epochs=epochs, value_lr=value_lr)
         run.watch(policy)
     return policy

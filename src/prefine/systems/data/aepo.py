@@ -30,7 +30,7 @@ from prefine.claims import Lab
 from prefine.curating.base import Curator
 from prefine.curating.vectors import STATES
 from prefine.errors import InputError
-from prefine.judging.base import Judge, spoken_by
+from prefine.judging.base import Judge, asked_as, spoken_by
 from prefine.registry import one_of
 from prefine.run import Run
 from prefine.selecting import Selector
@@ -79,7 +79,9 @@ def aepo(
     as_many = max(1, len(prompts) * k // n)
     asking = run.select(prompts, selecting.at_random(as_many)) if select == "west-of-n" else prompts
     drawn = run.sample(policy, asking, n=n, temperature=temperature)
-    labelled = run.judge(selecting.chosen(run, drawn, selector, policy, policy), spoken_by(judge, policy))
+    labelled = run.judge(
+        selecting.chosen(run, drawn, selector, policy, policy), spoken_by(judge, policy), role=asked_as(judge, policy)
+    )
     run.note(labels=k * len(prompts) if select != "west-of-n" else n * len(asking))
     curators: Mapping[str, Curator] = {"best-worst": curating.extremes(), "all": curating.all_pairs()}
     return run.train(policy, run.curate(labelled, one_of("pairs", pairs, curators)), objective=objectives.dpo(beta))

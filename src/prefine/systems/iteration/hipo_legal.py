@@ -33,7 +33,7 @@ from prefine.catalogue import claim, system
 from prefine.claims import Lab
 from prefine.curating.hard_negatives import hard_negatives
 from prefine.evaluation import Yardstick, every_candidate
-from prefine.judging.base import Judge, spoken_by
+from prefine.judging.base import Judge, asked_as, spoken_by
 from prefine.judging.citations import Citations
 from prefine.judging.teachers import Likelihood
 from prefine.run import Run
@@ -77,7 +77,7 @@ def hipo_legal(
     prompts = run.slates(curating.prompts_of(demos), label="problems")
     for t in run.rounds(rounds):
         drawn = run.sample(current, prompts, n=n, temperature=temperature)
-        judged = run.judge(drawn, spoken_by(judge, current))
+        judged = run.judge(drawn, spoken_by(judge, current), role=asked_as(judge, current))
         hard = sum(map(rule.is_hard, judged))
         values = [v for slate in judged for v in slate.column("score") if v is not None]
         run.note(hard_problems=hard, score=float(np.mean(values)) if values else 0.0)

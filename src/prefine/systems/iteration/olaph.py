@@ -36,7 +36,7 @@ from prefine.claims import Lab
 from prefine.curating.best_against_worse import best_against_worse, best_of
 from prefine.errors import InputError
 from prefine.fingerprint import seed_of
-from prefine.judging.base import Judge, Scored, spoken_by
+from prefine.judging.base import Judge, Scored, asked_as, spoken_by
 from prefine.judging.models import OnDisk
 from prefine.judging.overlap import Semantics, Words
 from prefine.judging.referenced import in_row
@@ -102,7 +102,7 @@ def olaph(
     for t in run.rounds(rounds + 1):
         drawn = run.sample(current, prompts, n=1, temperature=0.0, label="greedy")
         drawn = run.sample(current, drawn, n=n, temperature=temperature)
-        judged = run.judge(drawn, spoken_by(judge, current))
+        judged = run.judge(drawn, spoken_by(judge, current), role=asked_as(judge, current))
         if t == 0:
             current = run.train(current, run.curate(judged, best_of()), objective=objectives.sft())
         else:
