@@ -126,6 +126,7 @@ def test_ctrl_c_is_an_end_like_any_other(asked: Path) -> None:
     child = subprocess.Popen(
         [sys.executable, "-m", "prefine", "label", str(asked), "--as", "eva"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=heard,
     )  # fmt: skip
     assert child.stdin is not None and child.stdout is not None
     assert child.stdout.readline() == "question 1 of 5\n"
@@ -136,6 +137,11 @@ def test_ctrl_c_is_an_end_like_any_other(asked: Path) -> None:
     _, said = child.communicate(timeout=30)
     assert child.returncode == 130 and "stopped" in said
     assert LabelQueue(asked / FOLDER).status().given == 1
+
+
+def heard() -> None:
+    """A shell's background job is born deaf to Ctrl-C, and tests may run in one."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def launched(folder: Path, *more: str) -> int:
