@@ -98,7 +98,7 @@ def test_who_did_what(tmp_path: Path) -> None:
     assert ("past", "the start", "40 responses", "rounds 1-2") in told
     assert ("teacher", "given", "40 responses", "rounds 1-2") in told
     assert ("training reference", "the start", "compared with in training", "rounds 1-2") in told
-    assert ("scoring reference", "the start", "160 labels", "rounds 1-2") in told
+    assert ("scoring reference", "the start", "160 opinions", "rounds 1-2") in told
     assert {p.who for p in parts if p.role == "judge"} >= {"half", "compared", "score"}
     assert [p.role for p in parts] == sorted((p.role for p in parts), key=_order), "in the order of the page"
 

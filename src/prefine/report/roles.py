@@ -56,7 +56,7 @@ def _played(event: Row) -> Iterator[tuple[str, str, str]]:
         if role == "learner":
             yield "current", key, "trained from"
         else:
-            yield role, key, DID.get(str(verb), "used")
+            yield role, key, "opinions" if event.get("role") == "view" else DID.get(str(verb), "used")
 
 
 DID: Mapping[str, str] = {"sample": "responses", "judge": "labels", "train": "compared with in training"}
@@ -92,11 +92,12 @@ def _sum(rows: Iterable[tuple[str, Row]]) -> str:
     counts: dict[str, float] = {}
     for did, event in rows:
         counts[did] = counts.get(did, 0) + (get(event, COUNTS[did]) or 0 if did in COUNTS else 1)
-    said = {"responses": "{:,.0f} responses", "labels": "{:,.0f} labels"}
+    said = {name: f"{{:,.0f}} {name}" for name in COUNTS}
     return ", ".join(said[did].format(n) if did in said else did for did, n in counts.items())
 
 
-COUNTS = {"responses": "candidates", "labels": "labels"}
+COUNTS = {"responses": "candidates", "labels": "labels", "opinions": "labels"}
+"""What was done -> the figure that counts it. Opinions are a model's own view: nobody was asked."""
 
 
 def _when(events: Iterable[Row]) -> str:
